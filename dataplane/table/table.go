@@ -1,0 +1,186 @@
+// Package table holds the snapshot: all that a worker needs to know of virtual services,
+// backends and next hops, immutable from the moment it is published. The control loop builds
+// one with New; workers read it with one atomic load a burst.
+package table
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Limits of a snapshot. Flow entries name services and backends by a Ref, and the
+// counters of a worker are arrays indexed by slot, reserved (not committed) at these sizes.
+const (
+	MaxServices = 1 << 16
+	MaxBackends = 1 << 20
+	MaxPorts    = 16
+)
+
+// A Ref names a slot and the generation of what lives in it: slot in the lower 24 bits, generation
+// in the upper 8. A flow keeps Refs; when a slot is used again with another generation,
+// the flows of its former tenant no longer match.
+type Ref uint32
+
+// MakeRef builds a Ref. slot must be below 1<<24.
+func MakeRef(slot int, gen uint8) Ref { return Ref(uint32(slot)&0xffffff | uint32(gen)<<24) }
+
+// Slot returns the index into Snapshot.Services or Snapshot.Backends.
+func (r Ref) Slot() int { return int(r & 0xffffff) }
+
+// Mode is how frames reach a backend.
+type Mode uint8
+
+// The three Linux Virtual Server forwarding modes.
+const (
+	DR  Mode = iota // direct routing: only the MAC addresses change
+	TUN             // tunnelling: wrapped in another IP header
+	NAT             // address translation, both ways
+)
+
+func (m Mode) String() string { return [...]string{"dr", "tun", "nat"}[m] }
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// Addr is an IPv6 address, or an IPv4 address in its last four bytes after ::ffff (RFC 4291, 2.5.5.2).
+type Addr [16]byte
+
+// FromNetip converts any valid address.
+func FromNetip(a netip.Addr) Addr { return a.As16() }
+
+// Netip converts back; IPv4 comes out as IPv4.
+func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+// IPProto is the protocol number of the IP header.
+type IPProto = uint8
+
+// Protocol numbers that a service may have.
+const (
+	TCP IPProto = 6
+	UDP IPProto = 17
+)
+
+// A Service is one virtual service. The zero Service (Ref 0 with Live false) marks an empty slot.
+type Service struct {
+	Live      bool
+	Ref       Ref
+	Name      string
+	Addr      Addr
+	V6        bool
+	Port      uint16 // 0: every port of the address
+	Proto     IPProto
+	Mode      Mode
+	SloppyTCP bool // a TCP flow may start with any segment but a RST
+	Reject    bool // no backend left: answer with ICMP port unreachable instead of silence
+
+	// Slots is the Maglev table: each element indexes Members. Empty when no backend may
+	// take new flows. Members are Refs of backends. Both may be shared between snapshots and services.
+	Slots   []uint16
+	Members []Ref
+}
+
+// A Backend is one real server of one service (the same host in two services is two backends).
+type Backend struct {
+	Live     bool
+	Ref      Ref
+	Service  Ref
+	Name     string
+	Addr     Addr
+	V6       bool // family of Addr: decides the outer header in TUN
+	Port     uint16
+	Up       bool // healthy: false moves UDP flows and new connections away
+	Resolved bool // Out, SrcMAC and DstMAC are known
+	Out      uint8
+	SrcMAC   MAC
+	DstMAC   MAC
+	TunSrc   Addr   // outer source address (TUN)
+	MTU      uint16 // of the route to the backend
+}
+
+// A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
+type Port struct {
+	Name   string
+	MAC    MAC
+	MTU    uint16
+	V4, V6 Addr // source of ICMP errors; zero when the interface has no address of that family
+	HasV4  bool
+	HasV6  bool
+}
+
+// Timeouts of a flow by TCP state (index: flow.State) in milliseconds.
+type Timeouts [16]uint32
+
+// A Snapshot is immutable once New has returned it.
+type Snapshot struct {
+	Generation uint64
+	Services   []Service // by slot
+	Backends   []Backend // by slot
+	Ports      []Port
+	Timeouts   Timeouts
+
+	index    serviceIndex
+	vips     map[Addr]bool
+	replies  replyIndex
+	hasReply bool
+}
+
+// New checks s and builds its indices. It refuses what would make a worker fail: a member that
+// is no live backend, a slot that points past the members, two services with one key, a table over the limits.
+func New(s *Snapshot) (*Snapshot, error) {
+	if len(s.Services) > MaxServices || len(s.Backends) > MaxBackends || len(s.Ports) > MaxPorts {
+		return nil, fmt.Errorf("snapshot: %d services, %d backends, %d ports; the limits are %d, %d and %d",
+			len(s.Services), len(s.Backends), len(s.Ports), MaxServices, MaxBackends, MaxPorts)
+	}
+	for i := range s.Services {
+		if err := s.checkService(i); err != nil {
+			return nil, err
+		}
+	}
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if b.Live && b.Resolved && int(b.Out) >= len(s.Ports) {
+			return nil, fmt.Errorf("snapshot: backend %s leaves by port %d of %d", b.Name, b.Out, len(s.Ports))
+		}
+		if b.Live && b.Ref.Slot() != i {
+			return nil, fmt.Errorf("snapshot: backend %s is in slot %d with ref %#x", b.Name, i, b.Ref)
+		}
+	}
+	return s, s.buildIndex()
+}
+
+func (s *Snapshot) checkService(i int) error {
+	v := &s.Services[i]
+	if !v.Live {
+		return nil
+	}
+	if v.Ref.Slot() != i {
+		return fmt.Errorf("snapshot: service %s is in slot %d with ref %#x", v.Name, i, v.Ref)
+	}
+	for _, r := range v.Members {
+		if r.Slot() >= len(s.Backends) || !s.Backends[r.Slot()].Live || s.Backends[r.Slot()].Ref != r {
+			return fmt.Errorf("snapshot: service %s has member %#x, which is no live backend", v.Name, r)
+		}
+	}
+	for _, m := range v.Slots {
+		if int(m) >= len(v.Members) {
+			return fmt.Errorf("snapshot: service %s has a slot that points at member %d of %d", v.Name, m, len(v.Members))
+		}
+	}
+	return nil
+}
+
+// Backend returns the backend that r names, or nil when its slot has another tenant by now.
+func (s *Snapshot) Backend(r Ref) *Backend {
+	if i := r.Slot(); i < len(s.Backends) && s.Backends[i].Ref == r && s.Backends[i].Live {
+		return &s.Backends[i]
+	}
+	return nil
+}
+
+// Service returns the service that r names, or nil when its slot has another tenant by now.
+func (s *Snapshot) Service(r Ref) *Service {
+	if i := r.Slot(); i < len(s.Services) && s.Services[i].Ref == r && s.Services[i].Live {
+		return &s.Services[i]
+	}
+	return nil
+}
