@@ -1,0 +1,199 @@
+// Package flowlog is the structured log: JSON lines, one object an event, with a closed list of
+// event names and stable snake_case keys that docs/logs.md documents. An event that is not in this package
+// cannot be written.
+package flowlog
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
+)
+
+// Version is the value of the key "v" of every line. It grows when a key or an event changes its
+// meaning or goes away; new keys and new events do not change it.
+const Version = 1
+
+// Options say where the log goes and how much of the flows it holds.
+type Options struct {
+	Level      string // debug | info | warn | error; empty: info
+	Output     string // "stderr", "stdout" or the path of a file, which is appended to; empty: stderr
+	FlowSample int    // log one flow in so many: 0 none, 1 every flow
+	FlowRate   int    // at most so many flow events a second; 0: 1000
+}
+
+const defaultFlowRate = 1000
+
+// A Log writes events. All its methods may be called from any goroutine, and on a nil *Log, which
+// discards everything.
+type Log struct {
+	core   zapcore.Core
+	out    *output
+	now    func() time.Time
+	sample uint64
+	limit  *rate.Limiter
+
+	sampledOut  atomic.Uint64
+	rateLimited atomic.Uint64
+	writeErrors atomic.Uint64
+
+	mu       sync.Mutex // guards reported
+	reported time.Time  // when the last log.suppressed was due
+}
+
+// New opens the log. The error names the option that is wrong, or the file that cannot be opened.
+func New(o Options) (*Log, error) { return newLog(o, time.Now) }
+
+func newLog(o Options, now func() time.Time) (*Log, error) {
+	level := zapcore.InfoLevel
+	if o.Level != "" {
+		var err error
+		if level, err = zapcore.ParseLevel(o.Level); err != nil || level > zapcore.ErrorLevel {
+			return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", o.Level)
+		}
+	}
+	if o.FlowSample < 0 || o.FlowRate < 0 {
+		return nil, fmt.Errorf("log: flow_sample %d and flow_rate %d must not be negative", o.FlowSample, o.FlowRate)
+	}
+	if o.FlowRate == 0 {
+		o.FlowRate = defaultFlowRate
+	}
+	out, err := openOutput(o.Output)
+	if err != nil {
+		return nil, err
+	}
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoding()), out, level)
+	return &Log{
+		core:     core.With([]zapcore.Field{zap.Int("v", Version)}),
+		out:      out,
+		now:      now,
+		sample:   uint64(o.FlowSample),
+		limit:    rate.NewLimiter(rate.Limit(o.FlowRate), o.FlowRate),
+		reported: now(),
+	}, nil
+}
+
+func encoding() zapcore.EncoderConfig {
+	return zapcore.EncoderConfig{
+		TimeKey:     "time",
+		LevelKey:    "level",
+		MessageKey:  "event",
+		LineEnding:  "\n",
+		EncodeLevel: zapcore.LowercaseLevelEncoder,
+		EncodeTime: func(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
+			enc.AppendString(t.UTC().Format("2006-01-02T15:04:05.000000Z"))
+		},
+	}
+}
+
+// Emit writes one event of the control side, stamped with the present time. Flow events go
+// through FlowNew and FlowEnd, which sample and limit them.
+func (l *Log) Emit(r Record) {
+	if l == nil {
+		return
+	}
+	l.write(r, l.now())
+}
+
+// write never reports an error to the caller: the director must go on when its disk is full. Lines that
+// were lost so are counted, and the count is written as soon as something can be written again.
+func (l *Log) write(r Record, t time.Time) {
+	k := kinds[r.kind()]
+	if !l.core.Enabled(k.level) {
+		return
+	}
+	entry := zapcore.Entry{Level: k.level, Time: t, Message: k.name}
+	if err := l.core.Write(entry, []zapcore.Field{zap.Inline(r)}); err != nil {
+		l.writeErrors.Add(1)
+	}
+}
+
+// FlowNew writes flow.new for one in FlowSample flows, FlowRate events a second at most.
+func (l *Log) FlowNew(f FlowRecord) {
+	if l.admit(&f) {
+		l.write(flowNew{f}, l.at(f.Time))
+	}
+}
+
+// FlowEnd writes flow.end for the same flows that FlowNew chose.
+func (l *Log) FlowEnd(e FlowEndRecord) {
+	if l.admit(&e.FlowRecord) {
+		l.write(flowEnd{e}, l.at(e.Time))
+	}
+}
+
+func (l *Log) at(t time.Time) time.Time {
+	if t.IsZero() {
+		return l.now()
+	}
+	return t
+}
+
+// admit says whether f is to be logged, and counts it if not. The level is asked first so that a log
+// of warnings only does not report flows as suppressed that nobody wanted.
+func (l *Log) admit(f *FlowRecord) bool {
+	if l == nil || l.sample == 0 || !l.core.Enabled(zapcore.InfoLevel) {
+		return false
+	}
+	if f.hash()%l.sample != 0 {
+		l.sampledOut.Add(1)
+		return false
+	}
+	if !l.limit.AllowN(l.now(), 1) {
+		l.rateLimited.Add(1)
+		return false
+	}
+	return true
+}
+
+// ReportSuppressed writes log.suppressed if anything was held back or lost since the last call.
+// Whoever drains the event rings calls it every few seconds.
+func (l *Log) ReportSuppressed() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	r := logSuppressed{
+		interval:    now.Sub(l.reported),
+		sample:      l.sample,
+		sampledOut:  l.sampledOut.Swap(0),
+		rateLimited: l.rateLimited.Swap(0),
+		writeErrors: l.writeErrors.Swap(0),
+	}
+	l.reported = now
+	if r.sampledOut+r.rateLimited+r.writeErrors == 0 {
+		return
+	}
+	before := l.writeErrors.Load()
+	l.write(r, now)
+	if l.writeErrors.Load() != before {
+		// The report itself was lost: what it said must not be forgotten.
+		l.sampledOut.Add(r.sampledOut)
+		l.rateLimited.Add(r.rateLimited)
+		l.writeErrors.Add(r.writeErrors)
+	}
+}
+
+// Reopen opens the log's file again by its path, after logrotate has moved it away. On an error
+// the log goes on writing to the file it has. For stderr and stdout it does nothing.
+func (l *Log) Reopen() error {
+	if l == nil {
+		return nil
+	}
+	return l.out.reopen()
+}
+
+// Close reports what was suppressed and closes the file. Events written later are lost and counted nowhere.
+func (l *Log) Close() error {
+	if l == nil {
+		return nil
+	}
+	l.ReportSuppressed()
+	return l.out.Close()
+}
