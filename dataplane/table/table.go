@@ -5,7 +5,8 @@ package table
 
 import (
 	"fmt"
-	"net/netip"
+
+	"xlvs/dataplane/packet"
 )
 
 // Limits of a snapshot. Flow entries name services and backends by a Ref, and the
@@ -42,33 +43,22 @@ func (m Mode) String() string { return [...]string{"dr", "tun", "nat"}[m] }
 // MAC is an Ethernet address.
 type MAC [6]byte
 
-// Addr is an IPv6 address, or an IPv4 address in its last four bytes after ::ffff (RFC 4291, 2.5.5.2).
-type Addr [16]byte
-
-// FromNetip converts any valid address.
-func FromNetip(a netip.Addr) Addr { return a.As16() }
-
-// Netip converts back; IPv4 comes out as IPv4.
-func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
-
-// IPProto is the protocol number of the IP header.
-type IPProto = uint8
-
-// Protocol numbers that a service may have.
-const (
-	TCP IPProto = 6
-	UDP IPProto = 17
-)
+// Eth builds the address part of an Ethernet header.
+func Eth(dst, src MAC) (e [12]byte) {
+	copy(e[:6], dst[:])
+	copy(e[6:], src[:])
+	return e
+}
 
 // A Service is one virtual service. The zero Service (Ref 0 with Live false) marks an empty slot.
 type Service struct {
 	Live      bool
 	Ref       Ref
 	Name      string
-	Addr      Addr
+	Addr      packet.Addr
 	V6        bool
 	Port      uint16 // 0: every port of the address
-	Proto     IPProto
+	Proto     uint8
 	Mode      Mode
 	SloppyTCP bool // a TCP flow may start with any segment but a RST
 	Reject    bool // no backend left: answer with ICMP port unreachable instead of silence
@@ -85,16 +75,15 @@ type Backend struct {
 	Ref      Ref
 	Service  Ref
 	Name     string
-	Addr     Addr
+	Addr     packet.Addr
 	V6       bool // family of Addr: decides the outer header in TUN
 	Port     uint16
 	Up       bool // healthy: false moves UDP flows and new connections away
-	Resolved bool // Out, SrcMAC and DstMAC are known
+	Resolved bool // Out and Eth are known
 	Out      uint8
-	SrcMAC   MAC
-	DstMAC   MAC
-	TunSrc   Addr   // outer source address (TUN)
-	MTU      uint16 // of the route to the backend
+	Eth      [12]byte    // Ethernet header of the next hop: destination MAC, then the egress interface's
+	TunSrc   packet.Addr // outer source address (TUN)
+	MTU      uint16      // of the route to the backend, in bytes of IP packet
 }
 
 // A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
@@ -102,12 +91,10 @@ type Port struct {
 	Name   string
 	MAC    MAC
 	MTU    uint16
-	V4, V6 Addr // source of ICMP errors; zero when the interface has no address of that family
-	HasV4  bool
-	HasV6  bool
+	V4, V6 packet.Addr // source of ICMP errors; the zero Addr when the interface has none of that family
 }
 
-// Timeouts of a flow by TCP state (index: flow.State) in milliseconds.
+// Timeouts of a flow by its state (index: flow.State) in milliseconds.
 type Timeouts [16]uint32
 
 // A Snapshot is immutable once New has returned it.
@@ -118,10 +105,10 @@ type Snapshot struct {
 	Ports      []Port
 	Timeouts   Timeouts
 
-	index    serviceIndex
-	vips     map[Addr]bool
-	replies  replyIndex
-	hasReply bool
+	index   index // services by address, port, protocol
+	vips    index // VIPs, whatever the port
+	replies index // NAT backends by address, port, protocol
+	anyPort bool  // some service has port 0
 }
 
 // New checks s and builds its indices. It refuses what would make a worker fail: a member that
@@ -145,7 +132,10 @@ func New(s *Snapshot) (*Snapshot, error) {
 			return nil, fmt.Errorf("snapshot: backend %s is in slot %d with ref %#x", b.Name, i, b.Ref)
 		}
 	}
-	return s, s.buildIndex()
+	if err := s.buildIndex(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *Snapshot) checkService(i int) error {

@@ -1,0 +1,264 @@
+package flow
+
+import (
+	"math/bits"
+	"sync/atomic"
+
+	"xlvs/dataplane/table"
+)
+
+// Insert adds a flow under hash h and returns its index. It makes room if it must: in a full
+// bucket, or when no entry is free, it evicts an expired flow, else the oldest half-open one, else the
+// one not seen for longest. Evicted flows are returned by the next Ended. Insert returns 0 only when
+// nothing near h can be evicted; the caller then forwards without an entry.
+func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now uint32) uint32 {
+	b := t.bucket(h)
+	if freeLane(b) < 0 {
+		t.evict(b, now, 0)
+	}
+	i := t.alloc()
+	if i == 0 {
+		if i = t.scavenge(h, now); i == 0 {
+			return 0
+		}
+	}
+	e := &t.entries[i]
+	atomic.StoreUint32(&e.seq, e.seq|1)
+	put64(&e.Client.A, k.Client.A)
+	put64(&e.Client.B, k.Client.B)
+	put32((*uint32)(&e.Service), uint32(k.Service))
+	put32((*uint32)(&e.Ports), uint32(k.Ports))
+	put32((*uint32)(&e.Backend), uint32(be))
+	put64(&e.l2, 0)
+	put32(&e.meta, uint32(s)|uint32(in)<<8)
+	e.LastSeen, e.Created, e.Bytes, e.Packets = now, now, 0, 0
+	atomic.StoreUint32(&e.seq, e.seq+1)
+	if !t.link(b, h, i) {
+		t.release(i)
+		return 0
+	}
+	return i
+}
+
+// LinkReply makes NAT flow i findable by its backend's replies.
+func (t *Table) LinkReply(i uint32, be *table.Backend, now uint32) {
+	h := t.replyHash(&t.entries[i], be)
+	b := t.bucket(h)
+	if freeLane(b) < 0 {
+		t.evict(b, now, i)
+	}
+	t.link(b, h, i)
+}
+
+// Move gives flow i another backend, as when its backend is gone; its counters go on.
+func (t *Table) Move(i uint32, be *table.Backend, nat bool, now uint32) {
+	e := &t.entries[i]
+	if old := t.snap.Backend(e.Backend); old != nil && nat {
+		t.unlink(t.replyHash(e, old), i)
+	}
+	atomic.StoreUint32(&e.seq, e.seq|1)
+	put32((*uint32)(&e.Backend), uint32(be.Ref))
+	atomic.StoreUint32(&e.seq, e.seq+1)
+	if nat {
+		t.LinkReply(i, be, now)
+	}
+}
+
+func freeLane(b *bucket) int {
+	for w := range b.fp {
+		if m := match(b.fp[w], 0) & usedLanes[w]; m != 0 {
+			return w*4 + bits.TrailingZeros64(m)>>4
+		}
+	}
+	return -1
+}
+
+// link puts entry i into a free lane: the index first, so that a reader which sees the fingerprint finds it.
+func (t *Table) link(b *bucket, h uint64, i uint32) bool {
+	lane := freeLane(b)
+	if lane < 0 {
+		return false
+	}
+	put32(&b.idx[lane], i)
+	t.setLane(b, lane, pattern(h)&0xffff)
+	t.entries[i].addRef(1)
+	return true
+}
+
+func (t *Table) setLane(b *bucket, lane int, fp uint64) {
+	w, sh := lane>>2, uint(lane&3)*16
+	put64(&b.fp[w], b.fp[w]&^(0xffff<<sh)|fp<<sh)
+}
+
+// unlink takes entry i out of h's bucket.
+func (t *Table) unlink(h uint64, i uint32) {
+	b, pat := t.bucket(h), pattern(h)
+	for w := range b.fp {
+		for m := match(b.fp[w], pat) & usedLanes[w]; m != 0; m &= m - 1 {
+			lane := w*4 + bits.TrailingZeros64(m)>>4
+			if b.idx[lane] == i {
+				t.setLane(b, lane, 0)
+				t.entries[i].addRef(-1)
+				return
+			}
+		}
+	}
+}
+
+func (t *Table) alloc() uint32 {
+	i := t.free
+	if i != 0 {
+		t.free = t.entries[i].LastSeen
+	} else if int(t.fresh) < len(t.entries) {
+		i = t.fresh
+		t.fresh++
+	} else {
+		return 0
+	}
+	t.used++
+	return i
+}
+
+func (t *Table) release(i uint32) {
+	e := &t.entries[i]
+	put32(&e.meta, 0)
+	e.LastSeen = t.free
+	t.free = i
+	t.used--
+}
+
+// Delete ends flow i. Its buckets are found through the snapshot; where a service or
+// backend is no longer in it, Sweep clears what remains and frees the entry then.
+func (t *Table) Delete(i uint32) {
+	e := &t.entries[i]
+	if s := e.State(); s == StateNone || s == StateDead {
+		return
+	}
+	if len(t.ended) < cap(t.ended) {
+		t.ended = append(t.ended, *e)
+	}
+	svc, be := t.snap.Service(e.Service), t.snap.Backend(e.Backend)
+	p := proto(e)
+	if svc != nil {
+		t.unlink(t.hasher.Tuple(e.Client, svc.Addr, e.Ports, p), i)
+	}
+	if e.refs() > 0 && be != nil {
+		t.unlink(t.replyHash(e, be), i)
+	}
+	if e.refs() == 0 {
+		t.release(i)
+		return
+	}
+	e.SetState(StateDead)
+}
+
+// Ended returns copies of the flows that were deleted, evicted or swept since the last call. The slice is
+// valid until the next call of any method.
+func (t *Table) Ended() []Entry {
+	e := t.ended
+	t.ended = t.ended[:0]
+	return e
+}
+
+// evict frees a lane of b, never one of entry keep. It reports whether it could.
+func (t *Table) evict(b *bucket, now, keep uint32) bool {
+	victim, best := -1, uint64(0)
+	for lane := range b.idx {
+		if b.fp[lane>>2]>>(uint(lane&3)*16)&0xffff == 0 || b.idx[lane] == keep {
+			continue
+		}
+		e := &t.entries[b.idx[lane]]
+		score := uint64(now - e.LastSeen + 1)
+		switch s := e.State(); {
+		case s == StateDead || s == StateNone || t.Expired(e, now):
+			score |= 2 << 32
+		case s.HalfOpen():
+			score |= 1 << 32
+		}
+		if score > best {
+			victim, best = lane, score
+		}
+	}
+	if victim < 0 {
+		return false
+	}
+	t.clearLane(b, victim)
+	return true
+}
+
+// clearLane ends the flow in a lane and makes sure the lane is free, also when the flow is
+// dead already or its hash can no longer be computed.
+func (t *Table) clearLane(b *bucket, lane int) {
+	i := b.idx[lane]
+	t.Delete(i)
+	w, sh := lane>>2, uint(lane&3)*16
+	if b.fp[w]>>sh&0xffff == 0 || b.idx[lane] != i {
+		return
+	}
+	t.setLane(b, lane, 0)
+	e := &t.entries[i]
+	e.addRef(-1)
+	if e.refs() == 0 && e.State() == StateDead {
+		t.release(i)
+	}
+}
+
+// scavenge finds an entry to reuse when none is free: it evicts in h's bucket and then in those after it.
+func (t *Table) scavenge(h uint64, now uint32) uint32 {
+	n := h >> t.shift
+	for step := range uint64(64) {
+		b := &t.buckets[(n+step)&uint64(len(t.buckets)-1)]
+		if t.evict(b, now, 0) {
+			if i := t.alloc(); i != 0 {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+// sweepCycle is how long Sweep aims to take for the whole table; maxSweep bounds what it does in a millisecond.
+const (
+	sweepCycle = 8000
+	maxSweep   = 64
+)
+
+// Sweep looks for expired flows in the buckets that are due at time now, and deletes them: the
+// whole table in about eight seconds, larger ones more slowly, at most 64 buckets a millisecond and call.
+func (t *Table) Sweep(now uint32) {
+	elapsed := now - t.swept
+	if elapsed == 0 {
+		return
+	}
+	t.swept = now
+	quota := min(uint32(len(t.buckets)/sweepCycle+1)*min(elapsed, 1000), maxSweep)
+	for ; quota > 0 && len(t.ended)+lanes <= cap(t.ended)/2; quota-- {
+		t.sweepBucket(&t.buckets[t.hand], now)
+		t.hand = (t.hand + 1) & uint32(len(t.buckets)-1)
+	}
+}
+
+func (t *Table) sweepBucket(b *bucket, now uint32) {
+	if b.fp[0]|b.fp[1]|b.fp[2] == 0 {
+		return
+	}
+	for lane := range b.idx {
+		if b.fp[lane>>2]>>(uint(lane&3)*16)&0xffff == 0 {
+			continue
+		}
+		e := &t.entries[b.idx[lane]]
+		if s := e.State(); s == StateDead || s == StateNone || t.Expired(e, now) {
+			t.clearLane(b, lane)
+		}
+	}
+}
+
+// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock.
+func (t *Table) SweepAll(now uint32) {
+	for i := range t.buckets {
+		if len(t.ended)+lanes > cap(t.ended) {
+			return
+		}
+		t.sweepBucket(&t.buckets[i], now)
+	}
+}

@@ -1,0 +1,55 @@
+package flow
+
+import (
+	"math/bits"
+	"sync/atomic"
+
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// Peek copies entry i for a reader on another goroutine: a seqlock read. ok is false when the entry
+// is free, or changed on every one of a few tries.
+func (t *Table) Peek(i uint32, out *Entry) (ok bool) {
+	if i == 0 || int(i) >= len(t.entries) {
+		return false
+	}
+	e := &t.entries[i]
+	for range 4 {
+		seq := atomic.LoadUint32(&e.seq)
+		if seq&1 != 0 {
+			continue
+		}
+		out.Client.A = atomic.LoadUint64(&e.Client.A)
+		out.Client.B = atomic.LoadUint64(&e.Client.B)
+		out.Service = table.Ref(atomic.LoadUint32((*uint32)(&e.Service)))
+		out.Ports = packet.Ports(atomic.LoadUint32((*uint32)(&e.Ports)))
+		out.Backend = table.Ref(atomic.LoadUint32((*uint32)(&e.Backend)))
+		out.meta = atomic.LoadUint32(&e.meta)
+		out.LastSeen = atomic.LoadUint32(&e.LastSeen)
+		out.Created = atomic.LoadUint32(&e.Created)
+		out.Bytes = atomic.LoadUint64(&e.Bytes)
+		out.Packets = atomic.LoadUint32(&e.Packets)
+		out.l2 = atomic.LoadUint64(&e.l2)
+		if atomic.LoadUint32(&e.seq) == seq {
+			s := out.State()
+			return s != StateNone && s != StateDead
+		}
+	}
+	return false
+}
+
+// PeekReply is FindReply for a worker that does not own the table: it copies the flow that p answers.
+func (t *Table) PeekReply(h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) bool {
+	b, pat := t.bucket(h), pattern(h)
+	for w := range b.fp {
+		word := atomic.LoadUint64(&b.fp[w])
+		for m := match(word, pat) & usedLanes[w]; m != 0; m &= m - 1 {
+			i := atomic.LoadUint32(&b.idx[w*4+bits.TrailingZeros64(m)>>4])
+			if t.Peek(i, out) && answers(out, s, p) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,273 @@
+// Package flow remembers which backend each flow went to. A Table belongs to one worker: it
+// alone writes; any goroutine may read through Peek functions, without locks.
+//
+// Memory is fixed when the table is made: 64 bytes an entry and 16 bytes of buckets for each, off the
+// heap. A flow is found by a hash of its five-tuple as it travels from the client; a NAT flow
+// also by the hash of its replies. A bucket is one cache line of ten 16-bit fingerprints and ten indices:
+//
+//	bucket  fp[0..3] | fp[4..7] | fp[8..9] 0 0 | idx[0] … idx[9]          64 bytes
+//	          |                                    └── entries[idx]       64 bytes
+//	          └── compared four at a time (SWAR)
+package flow
+
+import (
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+
+	"xlvs/dataplane/offheap"
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+const lanes = 10
+
+type bucket struct {
+	fp  [3]uint64
+	idx [lanes]uint32
+}
+
+// An Entry is one flow. The owner updates the counters and LastSeen in place; what identifies
+// the flow changes only between an odd and the next even seq, so that a reader on another core can tell.
+type Entry struct {
+	Client   packet.Addr
+	Service  table.Ref
+	Ports    packet.Ports // of the client's packets
+	Backend  table.Ref
+	meta     uint32 // state | in<<8 | refs<<16
+	LastSeen uint32 // milliseconds of the worker's clock; while free: the next free entry
+	Created  uint32
+	Bytes    uint64
+	Packets  uint32
+	seq      uint32
+	l2       uint64 // MAC address that the client's packets come from
+}
+
+// State returns the flow's state.
+func (e *Entry) State() State { return State(e.meta) }
+
+// In returns the port that the client's packets come in on.
+func (e *Entry) In() uint8 { return uint8(e.meta >> 8) }
+
+// SetState changes the state.
+func (e *Entry) SetState(s State) { atomic.StoreUint32(&e.meta, e.meta&^0xff|uint32(s)) }
+
+// MAC returns the source MAC address of the client's packets: where replies go.
+func (e *Entry) MAC() (m table.MAC) {
+	for i := range m {
+		m[i] = byte(e.l2 >> (8 * i))
+	}
+	return m
+}
+
+// SetHop sets what a reply needs to find its way: port and MAC address.
+func (e *Entry) SetHop(in uint8, mac []byte) {
+	_ = mac[5]
+	l2 := uint64(mac[0]) | uint64(mac[1])<<8 | uint64(mac[2])<<16 | uint64(mac[3])<<24 | uint64(mac[4])<<32 | uint64(mac[5])<<40
+	if l2 != e.l2 {
+		atomic.StoreUint64(&e.l2, l2)
+	}
+	if e.In() != in {
+		atomic.StoreUint32(&e.meta, e.meta&^0xff00|uint32(in)<<8)
+	}
+}
+
+func (e *Entry) refs() uint32 { return e.meta >> 16 }
+func (e *Entry) addRef(n int) { e.meta += uint32(n) << 16 }
+func (e *Entry) sameKey(k *Key) bool {
+	return e.Client == k.Client && e.Service == k.Service && e.Ports == k.Ports
+}
+
+// Key identifies a flow in the client's direction.
+type Key struct {
+	Client  packet.Addr
+	Service table.Ref
+	Ports   packet.Ports
+}
+
+// A Table is the flow table of one worker.
+type Table struct {
+	buckets  []bucket
+	entries  []Entry // entries[0] is never used: index 0 means none
+	shift    uint8
+	free     uint32 // first of the list of free entries
+	fresh    uint32 // entries from here on were never used
+	used     int
+	hasher   packet.Hasher
+	snap     *table.Snapshot
+	timeouts table.Timeouts
+	hand     uint32 // bucket that Sweep looks at next
+	swept    uint32 // when Sweep last ran
+	ended    []Entry
+	regions  [2]*offheap.Region
+}
+
+// MinEntries and MaxEntries bound the size of a table.
+const (
+	MinEntries = 1 << 10
+	MaxEntries = 1 << 26
+)
+
+// BytesPerFlow is what one entry costs with its share of the buckets.
+const BytesPerFlow = 80
+
+// New makes a table for n flows, rounded up to a power of two. Close gives its memory back.
+func New(n int, h packet.Hasher) (*Table, error) {
+	if n < MinEntries || n > MaxEntries {
+		return nil, fmt.Errorf("flow table: %d entries were asked for; from %d to %d are possible", n, MinEntries, MaxEntries)
+	}
+	size := 1 << bits.Len(uint(n-1))
+	t := &Table{hasher: h, fresh: 1, snap: &table.Snapshot{}, timeouts: DefaultTimeouts(), ended: make([]Entry, 0, 512)}
+	t.shift = uint8(64 - bits.Len(uint(size/4-1)))
+	var err error
+	if t.buckets, t.regions[0], err = offheap.Slice[bucket](size/4, true); err != nil {
+		return nil, fmt.Errorf("flow table: %w", err)
+	}
+	if t.entries, t.regions[1], err = offheap.Slice[Entry](size, true); err != nil {
+		_ = t.regions[0].Free()
+		return nil, fmt.Errorf("flow table: %w", err)
+	}
+	return t, nil
+}
+
+// Close unmaps the table. Nobody may read it any more.
+func (t *Table) Close() error {
+	t.buckets, t.entries = nil, nil
+	err := t.regions[0].Free()
+	if e := t.regions[1].Free(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// Len returns how many entries are in use, Cap how many there are.
+func (t *Table) Len() int { return t.used }
+
+// Cap returns the number of usable entries.
+func (t *Table) Cap() int { return len(t.entries) - 1 }
+
+// Huge reports whether the table lies in huge pages.
+func (t *Table) Huge() bool { return t.regions[1].Huge() }
+
+// Use makes the table follow a snapshot: its timeouts, and the addresses of services
+// and backends that flows name.
+func (t *Table) Use(s *table.Snapshot) { t.snap, t.timeouts = s, s.Timeouts }
+
+func (t *Table) bucket(h uint64) *bucket { return &t.buckets[h>>t.shift&uint64(len(t.buckets)-1)] }
+
+const (
+	swarLow  = 0x0001000100010001
+	swarHigh = 0x8000800080008000
+)
+
+// pattern repeats a hash's fingerprint, which is never 0, in all four lanes.
+func pattern(h uint64) uint64 {
+	fp := h & 0xffff
+	if fp == 0 {
+		fp = 1
+	}
+	return fp * swarLow
+}
+
+// match marks the high bit of each lane of w that equals the pattern's; a lane above a true match
+// may be marked wrongly, which the comparison of keys sorts out.
+func match(w, pat uint64) uint64 {
+	x := w ^ pat
+	return (x - swarLow) & ^x & swarHigh
+}
+
+// usedLanes masks out the two lanes of the third word that have no index.
+var usedLanes = [3]uint64{swarHigh, swarHigh, swarHigh & 0xffffffff}
+
+// Candidate returns the first entry whose fingerprint is h's, or 0. Its cost is the bucket's
+// cache line alone: a burst calls it for every packet before it looks at any entry.
+func (t *Table) Candidate(h uint64) uint32 {
+	b, pat := t.bucket(h), pattern(h)
+	if m := match(b.fp[0], pat); m != 0 {
+		return b.idx[bits.TrailingZeros64(m)>>4]
+	}
+	if m := match(b.fp[1], pat); m != 0 {
+		return b.idx[4+bits.TrailingZeros64(m)>>4&3]
+	}
+	if m := match(b.fp[2], pat) & (swarHigh & 0xffffffff); m != 0 {
+		return b.idx[8+bits.TrailingZeros64(m)>>4&1]
+	}
+	return 0
+}
+
+// Touch loads a word of h's bucket, so that the cache line is on its way; the result only keeps
+// the load alive.
+func (t *Table) Touch(h uint64) uint64 { return t.bucket(h).fp[0] }
+
+// TouchEntry does the same for an entry.
+func (t *Table) TouchEntry(i uint32) uint64 { return t.entries[i].Client.B }
+
+// At returns entry i, which must come from this table.
+func (t *Table) At(i uint32) *Entry { return &t.entries[i] }
+
+// Holds reports whether entry i is the live flow k.
+func (t *Table) Holds(i uint32, k *Key) bool {
+	e := &t.entries[i]
+	return e.sameKey(k) && e.State() != StateNone && e.State() != StateDead
+}
+
+// Find returns the live entry with key k, or 0.
+func (t *Table) Find(h uint64, k *Key) uint32 {
+	b, pat := t.bucket(h), pattern(h)
+	for w := range b.fp {
+		for m := match(b.fp[w], pat) & usedLanes[w]; m != 0; m &= m - 1 {
+			if i := b.idx[w*4+bits.TrailingZeros64(m)>>4]; t.Holds(i, k) {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+// FindReply returns the live NAT flow that p, a packet from a backend, answers, or 0.
+func (t *Table) FindReply(h uint64, p *packet.Packet) uint32 {
+	b, pat := t.bucket(h), pattern(h)
+	for w := range b.fp {
+		for m := match(b.fp[w], pat) & usedLanes[w]; m != 0; m &= m - 1 {
+			if i := b.idx[w*4+bits.TrailingZeros64(m)>>4]; answers(&t.entries[i], t.snap, p) {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+// answers reports whether p is a reply of flow e.
+func answers(e *Entry, s *table.Snapshot, p *packet.Packet) bool {
+	if e.Client != p.Dst || e.Ports.Src() != p.Ports.Dst() || e.State() == StateNone || e.State() == StateDead {
+		return false
+	}
+	be := s.Backend(e.Backend)
+	return be != nil && be.Addr == p.Src && backendPort(be, e.Ports) == p.Ports.Src() &&
+		(e.State() == StateUDP) == (p.Proto == packet.ProtoUDP)
+}
+
+// backendPort is the port that a NAT flow has at its backend: with port 0 the client's choice stays.
+func backendPort(be *table.Backend, ports packet.Ports) uint16 {
+	if be.Port == 0 {
+		return ports.Dst()
+	}
+	return be.Port
+}
+
+// Reply hashes the replies of a NAT flow as they will arrive.
+func (t *Table) replyHash(e *Entry, be *table.Backend) uint64 {
+	return t.hasher.Tuple(be.Addr, e.Client, packet.MakePorts(backendPort(be, e.Ports), e.Ports.Src()), proto(e))
+}
+
+func proto(e *Entry) uint8 {
+	if e.State() == StateUDP {
+		return packet.ProtoUDP
+	}
+	return packet.ProtoTCP
+}
+
+// Expired reports whether the flow's timeout has run out at time now.
+func (t *Table) Expired(e *Entry, now uint32) bool {
+	return int32(now-e.LastSeen) > int32(t.timeouts[e.State()&15])
+}

@@ -1,0 +1,84 @@
+// Package rewrite changes frames in place: direct routing, tunnelling, address translation, and the
+// ICMP messages that a director sends. Every function works on frames that packet.Parse
+// has accepted, and every checksum it touches is changed incrementally (RFC 1624) unless the
+// sender left it unfinished.
+package rewrite
+
+import (
+	"encoding/binary"
+
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// TTL returns the TTL or hop limit of p.
+func TTL(b []byte, p *packet.Packet) uint8 {
+	if p.V6 {
+		return b[int(p.L3)+7]
+	}
+	return b[int(p.L3)+8]
+}
+
+// decTTL lowers the TTL by one; the caller has made sure that it is at least 2. For IPv4 the header
+// checksum grows by 0x0100 (RFC 1141).
+func decTTL(b []byte, p *packet.Packet) {
+	h := b[p.L3:]
+	if p.V6 {
+		h[7]--
+		return
+	}
+	h[8]--
+	s := uint32(binary.BigEndian.Uint16(h[10:])) + 0x0100
+	binary.BigEndian.PutUint16(h[10:], uint16(s+s>>16))
+}
+
+// DR points the frame at the backend's next hop and lowers the TTL: the L3 destination stays the VIP.
+func DR(b []byte, p *packet.Packet, be *table.Backend) {
+	copy(b[:12], be.Eth[:])
+	decTTL(b, p)
+	if p.Unfinished(b) {
+		p.Finish(b, p.Src, p.Dst)
+	}
+}
+
+// NATRequest sends a client's packet to the backend's address and port (be.Port 0: the port stays).
+func NATRequest(b []byte, p *packet.Packet, be *table.Backend) {
+	copy(b[:12], be.Eth[:])
+	decTTL(b, p)
+	ports := p.Ports
+	if be.Port != 0 {
+		ports = packet.MakePorts(p.Ports.Src(), be.Port)
+	}
+	translate(b, p, p.Src, be.Addr, ports)
+}
+
+// NATReply makes a backend's packet come from the VIP and the service's port, on its way to
+// the hop in eth (destination MAC, source MAC).
+func NATReply(b []byte, p *packet.Packet, vip packet.Addr, port uint16, eth *[12]byte) {
+	copy(b[:12], eth[:])
+	decTTL(b, p)
+	translate(b, p, vip, p.Dst, packet.MakePorts(port, p.Ports.Dst()))
+}
+
+// translate gives p new addresses and ports, with the IPv4 header's and the transport's checksum. p
+// itself keeps what the frame came with.
+func translate(b []byte, p *packet.Packet, src, dst packet.Addr, ports packet.Ports) {
+	unfinished := p.Unfinished(b)
+	old := packet.AddrSum(p.Src) + packet.AddrSum(p.Dst)
+	new := packet.AddrSum(src) + packet.AddrSum(dst)
+	h := b[p.L3:]
+	if p.V6 {
+		src.Put16(h[8:])
+		dst.Put16(h[24:])
+	} else {
+		src.Put4(h[12:])
+		dst.Put4(h[16:])
+		packet.Update(h[10:], old, new)
+	}
+	binary.LittleEndian.PutUint32(b[p.L4:], uint32(ports))
+	if unfinished {
+		p.Finish(b, src, dst)
+		return
+	}
+	p.UpdateL4(b, old+uint64(p.Ports), new+uint64(ports))
+}

@@ -1,0 +1,95 @@
+package rewrite
+
+import (
+	"encoding/binary"
+
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// TunOverhead returns how many bytes the outer header to be takes.
+func TunOverhead(be *table.Backend) int {
+	if be.V6 {
+		return packet.IPv6Len
+	}
+	return packet.IPv4Len
+}
+
+// TUN wraps the packet for the backend in an outer IPv4 (RFC 2003, RFC 4213) or IPv6 header (RFC 2473).
+// chunk is the frame's whole chunk, off where the frame starts in it: the outer header goes into the
+// headroom, which must hold TunOverhead bytes. It returns where the frame starts and how long it is
+// now, any padding cut off. hash gives IPv6 its flow label and IPv4 its identification.
+//
+//	before        | eth [tag] | inner IP | …
+//	after | eth [tag] | outer IP | inner IP | …
+func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64) (start, length int) {
+	b := chunk[off:]
+	decTTL(b, p)
+	if p.Unfinished(b) {
+		p.Finish(b, p.Src, p.Dst)
+	}
+	over := TunOverhead(be)
+	start, l3 := off-over, int(p.L3)
+	out := chunk[start:]
+	// Only bytes 12 to L3-2 of the old Ethernet header are needed: a VLAN tag, which moves down.
+	if l3 == packet.MaxL2Len {
+		copy(out[12:16], b[12:16])
+	}
+	copy(out[:12], be.Eth[:])
+	inner := int(p.End) - l3
+	if be.V6 {
+		binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv6)
+		outer6(out[l3:l3+packet.IPv6Len], b[l3:], p, be, inner, hash)
+	} else {
+		binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv4)
+		outer4(out[l3:l3+packet.IPv4Len], b[l3:], p, be, inner, hash)
+	}
+	return start, l3 + over + inner
+}
+
+// tos returns the inner packet's DSCP and ECN, which the outer header copies (RFC 2983 uniform model,
+// RFC 6040 normal mode), and its TTL.
+func innerTOS(in []byte, p *packet.Packet) (tos, ttl uint8) {
+	if p.V6 {
+		return uint8(binary.BigEndian.Uint16(in) >> 4), in[7]
+	}
+	return in[1], in[8]
+}
+
+// outer4 writes the outer IPv4 header h for an inner packet of n bytes.
+func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, hash uint64) {
+	tos, ttl := innerTOS(in, p)
+	proto, frag := uint8(packet.ProtoIPv6), uint16(0)
+	if !p.V6 {
+		proto = packet.ProtoIPIP
+		frag = binary.BigEndian.Uint16(in[6:]) & 0x4000 // DF as the inner packet has it
+	}
+	h[0], h[1] = 0x45, tos
+	binary.BigEndian.PutUint16(h[2:], uint16(packet.IPv4Len+n))
+	// RFC 6864: the identification matters only where the packet may be fragmented; then it
+	// takes the inner packet's own, mixed with the flow's hash, so that it is as unique as that one.
+	id := uint16(hash)
+	if !p.V6 {
+		id ^= binary.BigEndian.Uint16(in[4:])
+	}
+	binary.BigEndian.PutUint16(h[4:], id)
+	binary.BigEndian.PutUint16(h[6:], frag)
+	h[8], h[9] = ttl, proto
+	be.TunSrc.Put4(h[12:])
+	be.Addr.Put4(h[16:])
+	packet.SetIPv4Sum(h)
+}
+
+// outer6 writes the outer IPv6 header h for an inner packet of n bytes (RFC 2473; flow label as in RFC 6438).
+func outer6(h, in []byte, p *packet.Packet, be *table.Backend, n int, hash uint64) {
+	tos, ttl := innerTOS(in, p)
+	next := uint8(packet.ProtoIPIP)
+	if p.V6 {
+		next = packet.ProtoIPv6
+	}
+	binary.BigEndian.PutUint32(h, 6<<28|uint32(tos)<<20|uint32(hash>>20)&0xfffff)
+	binary.BigEndian.PutUint16(h[4:], uint16(n))
+	h[6], h[7] = next, ttl
+	be.TunSrc.Put16(h[8:])
+	be.Addr.Put16(h[24:])
+}

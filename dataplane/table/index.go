@@ -1,0 +1,125 @@
+package table
+
+import (
+	"fmt"
+	"math/bits"
+
+	"xlvs/dataplane/packet"
+)
+
+// index is an open-addressed hash table, at most a quarter full, from (address, port, protocol) to a
+// slot. It is read-only once built. Its contents come from the configuration, so its hash needs no
+// secret: traffic cannot make its chains longer.
+type index struct {
+	cells []cell
+	shift uint8
+}
+
+type cell struct {
+	addr packet.Addr
+	key  uint32 // port | protocol<<16 | used<<24
+	slot int32
+}
+
+const used = 1 << 24
+
+func cellKey(port uint16, proto uint8) uint32 { return uint32(port) | uint32(proto)<<16 | used }
+
+func newIndex(n int) index {
+	size := 16
+	for size < 4*n {
+		size *= 2
+	}
+	return index{cells: make([]cell, size), shift: uint8(64 - bits.TrailingZeros(uint(size)))}
+}
+
+func (x *index) home(a packet.Addr, key uint32) uint64 {
+	const golden = 0x9e3779b97f4a7c15
+	return ((a.A*golden ^ a.B) + uint64(key)*0xff51afd7ed558ccd) * golden >> x.shift
+}
+
+// get returns the slot, or -1.
+func (x *index) get(a packet.Addr, key uint32) int32 {
+	mask := uint64(len(x.cells) - 1)
+	for i := x.home(a, key); ; i++ {
+		c := &x.cells[i&mask]
+		if c.key == key && c.addr == a {
+			return c.slot
+		}
+		if c.key == 0 {
+			return -1
+		}
+	}
+}
+
+// put adds a key; it returns the slot that has the key already, or -1.
+func (x *index) put(a packet.Addr, key uint32, slot int32) int32 {
+	mask := uint64(len(x.cells) - 1)
+	for i := x.home(a, key); ; i++ {
+		c := &x.cells[i&mask]
+		if c.key == key && c.addr == a {
+			return c.slot
+		}
+		if c.key == 0 {
+			*c = cell{a, key, slot}
+			return -1
+		}
+	}
+}
+
+func (s *Snapshot) buildIndex() error {
+	s.index, s.vips, s.replies = newIndex(len(s.Services)), newIndex(len(s.Services)), newIndex(len(s.Backends))
+	for i := range s.Services {
+		v := &s.Services[i]
+		if !v.Live {
+			continue
+		}
+		s.anyPort = s.anyPort || v.Port == 0
+		if other := s.index.put(v.Addr, cellKey(v.Port, v.Proto), int32(i)); other >= 0 {
+			return fmt.Errorf("snapshot: services %s and %s have the same address, port and protocol",
+				s.Services[other].Name, v.Name)
+		}
+		s.vips.put(v.Addr, used, int32(i))
+	}
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if !b.Live {
+			continue
+		}
+		v := s.Service(b.Service)
+		if v == nil {
+			return fmt.Errorf("snapshot: backend %s belongs to no live service", b.Name)
+		}
+		if v.Mode == NAT {
+			s.replies.put(b.Addr, cellKey(b.Port, v.Proto), int32(i))
+		}
+	}
+	return nil
+}
+
+// Lookup returns the slot of the service for a packet to dst, or -1: the exact port first, then port 0.
+func (s *Snapshot) Lookup(dst packet.Addr, port uint16, proto uint8) int32 {
+	slot := s.index.get(dst, cellKey(port, proto))
+	if slot < 0 && s.anyPort {
+		slot = s.index.get(dst, cellKey(0, proto))
+	}
+	return slot
+}
+
+// VIP returns the slot of some service on address a, or -1 when it is no VIP.
+func (s *Snapshot) VIP(a packet.Addr) int32 { return s.vips.get(a, used) }
+
+// Replies reports whether a packet from src and port may be a NAT backend's reply.
+func (s *Snapshot) Replies(src packet.Addr, port uint16, proto uint8) bool {
+	return s.replies.get(src, cellKey(port, proto)) >= 0 || s.replies.get(src, cellKey(0, proto)) >= 0
+}
+
+// Pick returns the Maglev table's backend for a flow's hash, or nil when none may take new
+// flows. The slot is (hash>>32)·len >> 32: a multiplication where a remainder would cost a division.
+func (s *Snapshot) Pick(v *Service, hash uint64) *Backend {
+	if len(v.Slots) == 0 {
+		return nil
+	}
+	m := v.Slots[(hash>>32)*uint64(len(v.Slots))>>32]
+	return &s.Backends[v.Members[m].Slot()]
+}
