@@ -94,6 +94,10 @@ func (m *Memory) ChunkSize() int { return int(m.size) }
 // ChunkShift returns log2 of the chunk size: chunk c starts at byte c<<shift of the memory.
 func (m *Memory) ChunkShift() uint8 { return m.shift }
 
+// Detach makes m forget its bytes, for an owner that is about to unmap them: afterwards Bytes and
+// Chunk panic, and the counts of chunks stay. Slices that they returned before must not be used any more.
+func (m *Memory) Detach() { m.buf = nil }
+
 // A Port is one queue of one interface, as one worker sees it. Its methods are called by
 // that worker alone, once or a few times a burst and never per packet; only Stats may be
 // called from anywhere.

@@ -1,0 +1,72 @@
+package xsk
+
+// All of the package's unsafe code is in this file: views of mapped rings, and the
+// getsockopt calls that fill a struct.
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A ringMap is one ring as the kernel shares it. mem is the mapping that the other
+// fields point into; they must not be used after it is unmapped.
+type ringMap[T any] struct {
+	mem                       []byte
+	producer, consumer, flags *uint32
+	slots                     []T
+}
+
+// mapRing maps the ring of the socket fd that lies at page offset pgoff
+// (XDP_PGOFF_RX_RING and its like) and has size slots.
+func mapRing[T any](fd int, pgoff int64, off unix.XDPRingOffset, size int) (ringMap[T], error) {
+	var slot T
+	length := int(off.Desc) + size*int(unsafe.Sizeof(slot))
+	mem, err := unix.Mmap(fd, pgoff, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		return ringMap[T]{}, err
+	}
+	return viewRing[T](mem, off, size), nil
+}
+
+// viewRing interprets mem as a ring with its parts at the offsets off.
+func viewRing[T any](mem []byte, off unix.XDPRingOffset, size int) ringMap[T] {
+	var slot T
+	if need := int(off.Desc) + size*int(unsafe.Sizeof(slot)); len(mem) < need {
+		panic(fmt.Sprintf("xsk: a ring of %d slots needs %d bytes, not %d", size, need, len(mem)))
+	}
+	return ringMap[T]{
+		mem:      mem,
+		producer: (*uint32)(unsafe.Pointer(&mem[off.Producer])),
+		consumer: (*uint32)(unsafe.Pointer(&mem[off.Consumer])),
+		flags:    (*uint32)(unsafe.Pointer(&mem[off.Flags])),
+		slots:    unsafe.Slice((*T)(unsafe.Pointer(&mem[off.Desc])), size),
+	}
+}
+
+func ringOffsets(fd int) (unix.XDPMmapOffsets, error) {
+	var off unix.XDPMmapOffsets
+	n, err := getsockopt(fd, unix.XDP_MMAP_OFFSETS, unsafe.Pointer(&off), unsafe.Sizeof(off))
+	if err == nil && n != unsafe.Sizeof(off) {
+		// The first form of the struct, before Linux 5.4, had no offsets of the flags.
+		err = unix.ENOTSUP
+	}
+	return off, err
+}
+
+func kernelStatistics(fd int) (unix.XDPStatistics, error) {
+	var st unix.XDPStatistics
+	_, err := getsockopt(fd, unix.XDP_STATISTICS, unsafe.Pointer(&st), unsafe.Sizeof(st))
+	return st, err
+}
+
+func getsockopt(fd, opt int, to unsafe.Pointer, size uintptr) (uintptr, error) {
+	n := uint32(size)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, uintptr(opt),
+		uintptr(to), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return uintptr(n), nil
+}

@@ -1,0 +1,109 @@
+package xsk
+
+import "golang.org/x/sys/unix"
+
+// txBatch is how many frames one sendto takes in copy mode at least: TX_BATCH_SIZE of
+// net/xdp/xsk.c is 32, and was 16 before Linux 5.16.
+const txBatch = 16
+
+// Flush wakes the kernel for what Send queued and takes back the chunks of frames
+// that have left. See dataplane.Port. An error is a *WakeError; the queued frames stay
+// queued, and the next Flush tries again.
+func (p *Port) Flush() error {
+	if p.inFlight == 0 {
+		return nil
+	}
+	var err error
+	if p.alwaysWake || p.busyPoll || p.tx.needWakeup() {
+		if pending := p.tx.pending(); pending > 0 {
+			err = p.wakeTX(pending)
+		}
+	}
+	p.reclaim()
+	return err
+}
+
+// wakeTX calls sendto until the kernel has taken the pending frames, or takes no more for now.
+// The number of calls is bounded by what copy mode takes in one, twice over.
+func (p *Port) wakeTX(pending uint32) error {
+	for tries := 2*pending/txBatch + 2; tries > 0; tries-- {
+		errno := p.syscall(unix.SYS_SENDTO)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN, unix.EBUSY:
+			// EAGAIN: the call's budget is used up, or the device's queue, the send buffer or the completion ring is full.
+			// EBUSY: the driver dropped one frame, whose chunk comes back as if it had been sent.
+			if errno == unix.EBUSY {
+				p.count.txRefused.Add(1)
+			}
+			p.reclaim()
+			left := p.tx.pending()
+			if left == 0 {
+				return nil
+			}
+			if left >= pending {
+				p.count.txStalls.Add(1)
+				return nil
+			}
+			pending = left
+		default:
+			return p.failed(errno)
+		}
+	}
+	return nil
+}
+
+// wakeRX makes the driver look at the fill ring, or, when busy polling, runs its NAPI. Its error
+// is counted and kept for FirstError; Flush reports what lasts.
+func (p *Port) wakeRX() {
+	switch errno := p.syscall(unix.SYS_RECVFROM); errno {
+	case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
+	default:
+		_ = p.failed(errno)
+	}
+}
+
+// syscall makes a sendto or recvfrom without data. It is a raw one: it does not block, and a worker
+// owns its core, so handing its P to another goroutine meanwhile would only cost time.
+func (p *Port) syscall(trap uintptr) unix.Errno {
+	p.count.wakeups.Add(1)
+	_, _, errno := unix.RawSyscall6(trap, uintptr(p.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	return errno
+}
+
+// failed counts an error and returns it, the same value as long as it stays the same error: an
+// interface that is down fails at every poll and must not allocate at every poll.
+func (p *Port) failed(errno unix.Errno) error {
+	p.count.errors.Add(1)
+	if p.lastErr == nil || p.lastErr.Errno != errno {
+		p.lastErr = &WakeError{Name: p.name, Queue: p.queue, Errno: errno}
+		p.firstErr.CompareAndSwap(nil, p.lastErr)
+	}
+	return p.lastErr
+}
+
+// reclaim frees the chunks on the completion ring.
+func (p *Port) reclaim() {
+	index, n := p.completion.peek(p.ringSize)
+	if n == 0 {
+		return
+	}
+	lost := uint32(0)
+	for i := range n {
+		chunk := p.completion.get(index+i) >> p.shift
+		if chunk >= uint64(p.mem.Chunks()) {
+			lost++
+			continue
+		}
+		p.mem.Free(uint32(chunk))
+	}
+	p.completion.release(n)
+	p.inFlight -= n
+	p.count.completed.Add(uint64(n))
+	if lost > 0 {
+		p.count.txInvalid.Add(uint64(lost))
+	}
+}
