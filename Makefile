@@ -1,0 +1,60 @@
+# Needs GNU make, sh and Go; `make generate` needs clang and libbpf's headers as well.
+
+# sudo often drops Go's directory from PATH.
+GO ?= $(shell command -v go 2>/dev/null || echo /usr/local/go/bin/go)
+GIT = git -c safe.directory='*'
+VERSION ?= $(shell $(GIT) describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# One package at a time: several of them pin busy-polling threads to cores and hold deadlines.
+TESTFLAGS ?= -count=1 -p 1 -timeout 8m
+# Where goroutines share data.
+RACE ?= ./control/... ./dataplane/...
+BENCH ?= .
+BENCHTIME ?= 1s
+FUZZTIME ?= 10s
+
+# The version comes from the line above; Go's own look at the repository fails when another user owns it.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+export GO
+
+.PHONY: build test demo bench fuzz lint generate clean help
+
+## build: the program, bin/xlvs
+build:
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/xlvs ./cmd/xlvs
+
+## test: all tests; those that need root are skipped and named without it
+test:
+	@GO='$(GO)' sh .ci/test '$(TESTFLAGS)' '$(RACE)'
+
+need-root = $(if $(filter 0,$(shell id -u)),,$(error make $@ needs root, for network namespaces, XDP and AF_XDP: run it with sudo))
+
+## demo: real HTTP through a lab on this machine, in all three modes (root)
+demo:
+	$(need-root)@$(MAKE) --no-print-directory build
+	@bin/xlvs demo
+
+## bench: benchmarks (BENCH=regexp, BENCHTIME=1s)
+bench:
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+## fuzz: every fuzz target for a while (FUZZTIME=10s)
+fuzz:
+	@sh .ci/fuzz $(FUZZTIME)
+
+## lint: gofmt, go vet, staticcheck
+lint:
+	@sh .ci/lint
+
+## generate: the BPF objects from their C sources (clang, llvm, libbpf-dev)
+generate:
+	$(GO) generate ./...
+
+## clean: remove what build made
+clean:
+	rm -rf bin dist
+
+## help: this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
