@@ -79,7 +79,14 @@ func (s *Snapshot) buildIndex() error {
 			return fmt.Errorf("snapshot: services %s and %s have the same address, port and protocol",
 				s.Services[other].Name, v.Name)
 		}
-		s.vips.put(v.Addr, used, int32(i))
+		if len(v.Slots) > 0 {
+			s.vips.put(v.Addr, used, int32(i))
+		}
+	}
+	for i := range s.Services {
+		if v := &s.Services[i]; v.Live {
+			s.vips.put(v.Addr, used, int32(i)) // keeps what the first pass put: a service that can answer
+		}
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
@@ -122,4 +129,10 @@ func (s *Snapshot) Pick(v *Service, hash uint64) *Backend {
 	}
 	m := v.Slots[(hash>>32)*uint64(len(v.Slots))>>32]
 	return &s.Backends[v.Members[m].Slot()]
+}
+
+// Alive reports whether address a is a VIP with a service that has a backend for new flows.
+func (s *Snapshot) Alive(a packet.Addr) bool {
+	slot := s.VIP(a)
+	return slot >= 0 && len(s.Services[slot].Slots) > 0
 }

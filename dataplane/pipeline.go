@@ -1,0 +1,359 @@
+package dataplane
+
+import (
+	"encoding/binary"
+
+	"xlvs/dataplane/flow"
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/rewrite"
+	"xlvs/dataplane/table"
+)
+
+// A pipeline is a packet's way through one worker. A burst goes through each stage as a whole, so that
+// the cache misses of its packets overlap:
+//
+//	parse + hash → touch buckets → find candidates, touch entries → compare, decide, rewrite → outbox
+//
+// All of it belongs to the worker's goroutine. Nothing here allocates, locks, logs or calls the kernel.
+type pipeline struct {
+	mem    *Memory
+	snap   *table.Snapshot
+	flows  *flow.Table
+	peers  []*flow.Table // of the other workers: read only
+	hasher packet.Hasher
+	now    uint32
+
+	count    *Counters
+	backends []BackendCounters
+	events   *eventRing
+	sample   uint64 // log flows whose hash is a multiple; 0: none
+	limit    limiter
+
+	out  [table.MaxPorts]outbox
+	pkt  [MaxBurst]packet.Packet
+	hash [MaxBurst]uint64
+	cand [MaxBurst]uint32
+	sink uint64
+	seen flow.Entry // copy of a peer's flow
+}
+
+// outbox collects the frames that leave by one port.
+type outbox struct {
+	n      int
+	frames [MaxBurst]Frame
+}
+
+// burst takes frames that came in on port in, at most MaxBurst, and leaves each in an outbox or frees it.
+func (p *pipeline) burst(in int, frames []Frame) {
+	var bytes uint64
+	for i, f := range frames {
+		bytes += uint64(f.Len)
+		packet.Parse(p.mem.Bytes(f), &p.pkt[i])
+	}
+	p.count.Bursts++
+	p.count.RxPackets += uint64(len(frames))
+	p.count.RxBytes += bytes
+
+	var sink uint64
+	for i := range frames {
+		h := p.hasher.Flow(&p.pkt[i])
+		p.hash[i] = h
+		sink += p.flows.Touch(h)
+	}
+	for i := range frames {
+		c := p.flows.Candidate(p.hash[i])
+		p.cand[i] = c
+		sink += p.flows.TouchEntry(c)
+	}
+	p.sink = sink
+	for i, f := range frames {
+		switch p.pkt[i].Kind {
+		case packet.KindTCP, packet.KindUDP:
+			p.transport(in, i, f)
+		default:
+			p.special(in, i, f)
+		}
+	}
+}
+
+// transport handles a TCP or UDP packet: a client's to a service, or a NAT backend's reply.
+func (p *pipeline) transport(in, i int, f Frame) {
+	pkt := &p.pkt[i]
+	slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
+	if slot < 0 {
+		p.reply(in, i, f)
+		return
+	}
+	svc := &p.snap.Services[slot]
+	b := p.mem.Bytes(f)
+	if rewrite.TTL(b, pkt) <= 1 {
+		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
+		return
+	}
+	key := flow.Key{Client: pkt.Src, Service: svc.Ref, Ports: pkt.Ports}
+	idx := p.cand[i]
+	if idx == 0 || !p.flows.Holds(idx, &key) {
+		idx = p.flows.Find(p.hash[i], &key) // a second look: an earlier packet of the burst may have opened it
+	}
+	var be *table.Backend
+	if idx != 0 {
+		be, idx = p.follow(svc, idx, i)
+	}
+	if idx == 0 {
+		var why Reason
+		if be, idx, why = p.open(svc, &key, in, i); be == nil {
+			p.refuse(svc, why, in, i, f)
+			return
+		}
+	} else if be == nil {
+		p.drop(f, DropBackendGone, in, i, noError)
+		return
+	}
+	if !be.Resolved {
+		p.drop(f, DropNoNeighbour, in, i, noError)
+		return
+	}
+	size := int(pkt.End) - int(pkt.L3)
+	limit := int(be.MTU)
+	if svc.Mode == table.TUN {
+		limit -= rewrite.TunOverhead(be)
+	}
+	if size > limit {
+		p.tooBig(f, in, i, limit)
+		return
+	}
+	if idx != 0 {
+		p.touch(svc, be, idx, i, size)
+	}
+	bc := &p.backends[be.Ref.Slot()]
+	bc.Packets++
+	bc.Bytes += uint64(size)
+	p.count.Forwarded[svc.Mode]++
+	switch svc.Mode {
+	case table.DR:
+		rewrite.DR(b, pkt, be)
+	case table.NAT:
+		if idx != 0 {
+			p.flows.At(idx).SetHop(uint8(in), b[6:12])
+		}
+		rewrite.NATRequest(b, pkt, be)
+	case table.TUN:
+		if int(f.Off) < rewrite.TunOverhead(be) {
+			p.drop(f, DropNoHeadroom, in, i, noError)
+			return
+		}
+		start, length := rewrite.TUN(p.mem.Chunk(f.Chunk), int(f.Off), pkt, be, p.hash[i])
+		f.Off, f.Len = uint16(start), uint16(length)
+	}
+	p.send(int(be.Out), f)
+}
+
+// touch updates a flow for a client's packet of size bytes of IP.
+func (p *pipeline) touch(svc *table.Service, be *table.Backend, idx uint32, i, size int) {
+	e := p.flows.At(idx)
+	e.LastSeen = p.now
+	e.Packets++
+	e.Bytes += uint64(size)
+	flags := p.pkt[i].TCPFlags
+	s := e.State()
+	if s == flow.StateUDP || s == flow.StateEstablished && flags&(packet.FlagSYN|packet.FlagFIN|packet.FlagRST) == 0 {
+		return
+	}
+	d := flow.InOnly
+	if svc.Mode == table.NAT {
+		d = flow.In
+	}
+	p.advance(e, be, flow.Next(s, d, flags))
+}
+
+// advance changes a flow's state and the backend's numbers of active and inactive flows.
+func (p *pipeline) advance(e *flow.Entry, be *table.Backend, s flow.State) {
+	old := e.State()
+	if s == old {
+		return
+	}
+	e.SetState(s)
+	if was, is := old.Active(), s.Active(); was != is {
+		bc := &p.backends[be.Ref.Slot()]
+		if is {
+			bc.Active, bc.Inactive = bc.Active+1, bc.Inactive-1
+		} else {
+			bc.Active, bc.Inactive = bc.Active-1, bc.Inactive+1
+		}
+	}
+}
+
+// follow returns the backend of flow idx. Index 0 says that the packet is to open a flow afresh: a SYN
+// that reuses the ports of a flow which is over (IPVS' conn_reuse_mode), or whose backend is
+// down or gone; UDP leaves such a backend at once. A nil backend with an index means: gone, and nothing can be done.
+func (p *pipeline) follow(svc *table.Service, idx uint32, i int) (*table.Backend, uint32) {
+	e := p.flows.At(idx)
+	be := p.snap.Backend(e.Backend)
+	s := e.State()
+	syn := p.pkt[i].TCPFlags&(packet.FlagSYN|packet.FlagACK|packet.FlagRST) == packet.FlagSYN
+	switch {
+	case be != nil && be.Up:
+		if !syn || s == flow.StateEstablished || s.HalfOpen() {
+			return be, idx
+		}
+		if s != flow.StateTimeWait && s != flow.StateClose && (s != flow.StateFinWait || svc.Mode == table.NAT) {
+			return be, idx
+		}
+	case syn || s == flow.StateUDP:
+	default:
+		return be, idx // an established connection may outlive its backend's health
+	}
+	p.flows.Delete(idx)
+	return nil, 0
+}
+
+// open picks a backend for a new flow and remembers it. Without a backend it says why.
+func (p *pipeline) open(svc *table.Service, key *flow.Key, in, i int) (*table.Backend, uint32, Reason) {
+	pkt := &p.pkt[i]
+	s := flow.StateUDP
+	if pkt.Kind == packet.KindTCP {
+		if pkt.TCPFlags&packet.FlagRST != 0 || !svc.SloppyTCP && pkt.TCPFlags&(packet.FlagSYN|packet.FlagACK) != packet.FlagSYN {
+			return nil, 0, DropNoFlow
+		}
+		s = flow.Next(flow.StateNone, flow.InOnly, pkt.TCPFlags)
+		if s == flow.StateNone {
+			return nil, 0, DropNoFlow
+		}
+	}
+	be := p.snap.Pick(svc, p.hash[i])
+	if be == nil {
+		return nil, 0, DropNoBackend
+	}
+	idx := p.flows.Insert(p.hash[i], key, be.Ref, s, uint8(in), p.now)
+	if idx == 0 {
+		p.count.Stateless++
+		return be, 0, 0
+	}
+	if svc.Mode == table.NAT {
+		p.flows.LinkReply(idx, be, p.now)
+	}
+	p.count.FlowsNew++
+	bc := &p.backends[be.Ref.Slot()]
+	bc.Flows++
+	if s.Active() {
+		bc.Active++
+	} else {
+		bc.Inactive++
+	}
+	if p.sample != 0 && p.hash[i]>>16%p.sample == 0 {
+		p.emit(EventFlowNew, p.flows.At(idx), p.hash[i])
+	}
+	return be, idx, 0
+}
+
+// reply handles what a NAT backend sends to a client: found in this worker's flows, or in
+// another's, which it may only read.
+func (p *pipeline) reply(in, i int, f Frame) {
+	pkt := &p.pkt[i]
+	if !p.snap.Replies(pkt.Src, pkt.Ports.Src(), pkt.Proto) {
+		p.drop(f, DropNotOurs, in, i, noError)
+		return
+	}
+	e, own := p.findReply(i)
+	if e == nil {
+		p.drop(f, DropReplyNoFlow, in, i, noError)
+		return
+	}
+	svc, be := p.snap.Service(e.Service), p.snap.Backend(e.Backend)
+	if svc == nil || be == nil || int(e.In()) >= len(p.snap.Ports) {
+		p.drop(f, DropReplyNoFlow, in, i, noError)
+		return
+	}
+	b := p.mem.Bytes(f)
+	if rewrite.TTL(b, pkt) <= 1 {
+		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
+		return
+	}
+	out := &p.snap.Ports[e.In()]
+	size := int(pkt.End) - int(pkt.L3)
+	if size > int(out.MTU) {
+		p.tooBig(f, in, i, int(out.MTU))
+		return
+	}
+	if own {
+		e.LastSeen = p.now
+		e.Packets++
+		e.Bytes += uint64(size)
+		p.advance(e, be, flow.Next(e.State(), flow.Out, pkt.TCPFlags))
+	}
+	bc := &p.backends[be.Ref.Slot()]
+	bc.ReplyPackets++
+	bc.ReplyBytes += uint64(size)
+	p.count.Replies++
+	p.count.ReplyBytes += uint64(size)
+	eth := table.Eth(e.MAC(), out.MAC)
+	rewrite.NATReply(b, pkt, svc.Addr, e.Ports.Dst(), &eth)
+	p.send(int(e.In()), f)
+}
+
+// findReply returns the flow that packet i answers, and whether this worker owns it.
+func (p *pipeline) findReply(i int) (*flow.Entry, bool) {
+	if idx := p.flows.FindReply(p.hash[i], &p.pkt[i]); idx != 0 {
+		return p.flows.At(idx), true
+	}
+	for _, t := range p.peers {
+		if t.PeekReply(p.hash[i], &p.pkt[i], p.snap, &p.seen) {
+			return &p.seen, false
+		}
+	}
+	return nil, false
+}
+
+// send puts a frame into the outbox of port out.
+func (p *pipeline) send(out int, f Frame) {
+	o := &p.out[out]
+	o.frames[o.n&(MaxBurst-1)] = f
+	o.n++
+}
+
+// settle accounts for the flows that ended since the last burst.
+func (p *pipeline) settle() {
+	ended := p.flows.Ended()
+	for k := range ended {
+		e := &ended[k]
+		bc := &p.backends[e.Backend.Slot()]
+		if e.State().Active() {
+			bc.Active--
+		} else {
+			bc.Inactive--
+		}
+		p.count.FlowsEnded++
+		if !p.flows.Expired(e, p.now) && e.State() != flow.StateTimeWait && e.State() != flow.StateClose {
+			p.count.FlowsEvicted++
+		}
+		if p.sample == 0 {
+			continue
+		}
+		if h := p.flowHash(e); h>>16%p.sample == 0 {
+			p.emit(EventFlowEnd, e, h)
+		}
+	}
+	p.count.Flows = uint64(p.flows.Len())
+}
+
+// flowHash is the hash under which a flow was opened, so that its end is sampled with its start.
+func (p *pipeline) flowHash(e *flow.Entry) uint64 {
+	svc := p.snap.Service(e.Service)
+	if svc == nil {
+		return 0
+	}
+	return p.hasher.Tuple(e.Client, svc.Addr, e.Ports, svc.Proto)
+}
+
+func (p *pipeline) emit(k EventKind, e *flow.Entry, h uint64) {
+	ev := Event{Kind: k, State: e.State(), Client: e.Client, Ports: e.Ports, Service: e.Service, Backend: e.Backend,
+		Packets: e.Packets, Bytes: e.Bytes, Time: p.now, Duration: e.LastSeen - e.Created, Hash: h}
+	if !p.events.put(&ev) {
+		p.count.EventsLost++
+	}
+}
+
+// dontFragment reports whether packet b must not be fragmented on its way: DF, or IPv6.
+func dontFragment(b []byte, p *packet.Packet) bool {
+	return p.V6 || binary.BigEndian.Uint16(b[int(p.L3)+6:])&0x4000 != 0
+}

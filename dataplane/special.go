@@ -1,0 +1,108 @@
+package dataplane
+
+import (
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/rewrite"
+	"xlvs/dataplane/table"
+)
+
+// noError says that a drop is not answered with an ICMP error.
+var noError = rewrite.Error{}
+
+// special handles what is neither TCP nor UDP.
+func (p *pipeline) special(in, i int, f Frame) {
+	pkt := &p.pkt[i]
+	switch pkt.Kind {
+	case packet.KindICMP:
+		p.icmp(in, i, f)
+	case packet.KindFragment:
+		p.drop(f, DropFragment, in, i, noError)
+	case packet.KindMalformed:
+		p.drop(f, DropMalformed, in, i, noError)
+	default:
+		p.drop(f, DropNotOurs, in, i, noError)
+	}
+}
+
+// icmp answers an echo request to a VIP that has a backend to take new flows.
+func (p *pipeline) icmp(in, i int, f Frame) {
+	pkt := &p.pkt[i]
+	b := p.mem.Bytes(f)
+	if !p.snap.Alive(pkt.Dst) || !rewrite.IsEcho(b, pkt) {
+		p.drop(f, DropICMP, in, i, noError)
+		return
+	}
+	if !p.limit.take(p.now) {
+		p.drop(f, DropICMPLimited, in, i, noError)
+		return
+	}
+	rewrite.Echo(b, pkt)
+	p.count.Echoes++
+	p.send(in, f)
+}
+
+// refuse drops a packet that no backend takes, and tells the sender if the service says so.
+func (p *pipeline) refuse(svc *table.Service, why Reason, in, i int, f Frame) {
+	if why == DropNoBackend && svc.Reject {
+		p.drop(f, why, in, i, rewrite.PortUnreachable())
+		return
+	}
+	p.drop(f, why, in, i, noError)
+}
+
+// tooBig drops a packet that is larger than limit bytes and tells a sender that asked not to be fragmented.
+func (p *pipeline) tooBig(f Frame, in, i, limit int) {
+	e := noError
+	if dontFragment(p.mem.Bytes(f), &p.pkt[i]) {
+		e = rewrite.TooBig(limit)
+	}
+	p.drop(f, DropTooBig, in, i, e)
+}
+
+// drop counts a frame under its reason. With an ICMP error to send, the frame becomes that
+// error, as the rate limit allows; else it is freed. The error's source is the address of the
+// interface it leaves by, or the packet's own destination where the interface has none.
+func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
+	p.count.Drops[why]++
+	if e == noError || !p.limit.take(p.now) {
+		p.mem.Free(f.Chunk)
+		return
+	}
+	pkt := &p.pkt[i]
+	src := p.snap.Ports[in].V4
+	if pkt.V6 {
+		src = p.snap.Ports[in].V6
+	}
+	if src == (packet.Addr{}) {
+		src = pkt.Dst
+	}
+	start, length, ok := rewrite.ICMP(p.mem.Chunk(f.Chunk), int(f.Off), pkt, src, e)
+	if !ok {
+		p.mem.Free(f.Chunk)
+		return
+	}
+	f.Off, f.Len = uint16(start), uint16(length)
+	p.count.ICMPErrors++
+	p.send(in, f)
+}
+
+// limiter is a token bucket for the messages a director sends itself: as the kernel's
+// icmp_msgs_per_sec and icmp_msgs_burst, 1000 a second and 50 at once.
+type limiter struct {
+	tokens uint32
+	last   uint32
+}
+
+const limiterBurst = 50
+
+func (l *limiter) take(now uint32) bool {
+	if d := now - l.last; d > 0 {
+		l.tokens = min(l.tokens+min(d, limiterBurst), limiterBurst)
+		l.last = now
+	}
+	if l.tokens == 0 {
+		return false
+	}
+	l.tokens--
+	return true
+}

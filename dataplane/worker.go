@@ -1,0 +1,191 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"xlvs/dataplane/flow"
+	"xlvs/dataplane/offheap"
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// A worker owns one queue of every interface: its ports, its packet memory, its flow table
+// and its counters. Its goroutine is locked to a thread, and that thread to a core.
+type worker struct {
+	pipeline
+	id     int
+	cpu    int // -1: any
+	ports  []Port
+	snap   *atomic.Pointer[table.Snapshot]
+	stop   atomic.Bool
+	wakeFD int
+	polls  []unix.PollFd
+	idle   IdlePolicy
+	start  time.Time
+	frames [MaxBurst]Frame
+	region [2]*offheap.Region
+}
+
+// newWorker allocates all that the worker will ever use.
+func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atomic.Pointer[table.Snapshot], start time.Time) (_ *worker, err error) {
+	w := &worker{id: id, cpu: o.CPU, ports: o.Ports, snap: snap, idle: eo.Idle, start: start, wakeFD: -1}
+	w.mem, w.hasher = o.Memory, h
+	w.sample = uint64(max(eo.FlowSample, 0))
+	w.events = newEventRing(max(eo.EventRing, 1))
+	w.limit.tokens = limiterBurst
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.flows, err = flow.New(eo.Flows, h); err != nil {
+		return nil, fmt.Errorf("worker %d: %w", id, err)
+	}
+	if w.backends, w.region[0], err = offheap.Slice[BackendCounters](table.MaxBackends, false); err != nil {
+		return nil, fmt.Errorf("worker %d: counters: %w", id, err)
+	}
+	var c []Counters
+	if c, w.region[1], err = offheap.Slice[Counters](1, true); err != nil {
+		return nil, fmt.Errorf("worker %d: counters: %w", id, err)
+	}
+	w.count = &c[0]
+	if w.wakeFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("worker %d: eventfd: %w", id, err)
+	}
+	w.polls = append(w.polls, unix.PollFd{Fd: int32(w.wakeFD), Events: unix.POLLIN})
+	for _, p := range o.Ports {
+		if fd := p.FD(); fd >= 0 {
+			w.polls = append(w.polls, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	return w, nil
+}
+
+// run polls until stop is set. It pins its thread first; ready receives the result of that.
+func (w *worker) run(ready chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if w.cpu >= 0 {
+		var old, set unix.CPUSet
+		err := unix.SchedGetaffinity(0, &old)
+		set.Set(w.cpu)
+		if err == nil {
+			err = unix.SchedSetaffinity(0, &set)
+		}
+		if err != nil {
+			ready <- fmt.Errorf("pin worker %d to CPU %d: %w; `cpus` must name CPUs that the process may use", w.id, w.cpu, err)
+			return
+		}
+		defer func() { _ = unix.SchedSetaffinity(0, &old) }()
+	}
+	ready <- nil
+	w.loop()
+}
+
+// loop is the worker's life. Time is read once a poll; the snapshot is loaded once a poll.
+func (w *worker) loop() {
+	busy := time.Since(w.start)
+	for !w.stop.Load() {
+		now := time.Since(w.start)
+		if w.poll(uint32(now.Milliseconds())) > 0 {
+			busy = now
+			continue
+		}
+		w.count.Idle++
+		if w.idle.Sleep && now-busy > w.idle.Spin {
+			w.sleep()
+		}
+	}
+}
+
+// poll is one breath: receive a burst on each port, process it, send what it left, expire a few
+// flows. It returns the number of frames received.
+func (w *worker) poll(now uint32) int {
+	if s := w.snap.Load(); s != w.pipeline.snap {
+		w.pipeline.snap = s
+		w.flows.Use(s)
+	}
+	w.now = now
+	w.count.Polls++
+	total := 0
+	for i, port := range w.ports {
+		n := port.Recv(w.frames[:])
+		if n == 0 {
+			continue
+		}
+		total += n
+		w.burst(i, w.frames[:n])
+		w.flush()
+	}
+	for _, port := range w.ports {
+		if port.Flush() != nil {
+			w.count.PortErrors++
+		}
+	}
+	w.flows.Sweep(now)
+	w.settle()
+	return total
+}
+
+// flush gives the outboxes to their ports.
+func (w *worker) flush() {
+	for i, port := range w.ports {
+		o := &w.out[i]
+		if o.n == 0 {
+			continue
+		}
+		sent := port.Send(o.frames[:o.n])
+		w.count.Drops[DropTx] += uint64(o.n - sent)
+		o.n = 0
+	}
+}
+
+// sleepFor bounds a sleep, so that flows expire and new snapshots are taken up also when nothing comes.
+const sleepFor = 100 // milliseconds
+
+// sleep blocks in poll(2) until a frame, a wake-up or sleepFor.
+func (w *worker) sleep() {
+	w.count.Sleeps++
+	_, err := unix.Poll(w.polls, sleepFor)
+	if err == nil && w.polls[0].Revents != 0 {
+		var b [8]byte
+		_, _ = unix.Read(w.wakeFD, b[:])
+	}
+	for i := 1; i < len(w.polls); i++ {
+		// A port that is out of order (its interface is down) polls ready all the time: do not spin on it.
+		if w.polls[i].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 {
+			time.Sleep(time.Millisecond)
+			return
+		}
+	}
+}
+
+// wake ends a sleep.
+func (w *worker) wake() {
+	_, _ = unix.Write(w.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+// close releases what newWorker allocated; the goroutine must have ended. Ports are their opener's to close.
+func (w *worker) close() error {
+	var err error
+	if w.flows != nil {
+		err = w.flows.Close()
+	}
+	for _, r := range w.region {
+		if e := r.Free(); err == nil {
+			err = e
+		}
+	}
+	if w.wakeFD >= 0 {
+		if e := unix.Close(w.wakeFD); err == nil {
+			err = e
+		}
+	}
+	return err
+}
