@@ -1,0 +1,81 @@
+package config
+
+import "time"
+
+func defaultDirector() Director {
+	return Director{
+		Flows: 1 << 20,
+		API:   "/run/xlvs.sock",
+		Idle:  Idle{Mode: "adaptive", Spin: 50 * time.Microsecond},
+		Log:   Log{Level: "info", File: "stderr", FlowRate: 1000},
+		// IPVS: tcp_timeouts and udp_timeouts in net/netfilter/ipvs.
+		Timeouts: Timeouts{
+			Established: 900 * time.Second,
+			SynRecv:     60 * time.Second,
+			FinWait:     120 * time.Second,
+			TimeWait:    120 * time.Second,
+			Close:       10 * time.Second,
+			CloseWait:   60 * time.Second,
+			LastAck:     30 * time.Second,
+			UDP:         300 * time.Second,
+		},
+		Memory: Memory{Frames: 8192, FrameSize: 2048, Ring: 2048},
+	}
+}
+
+// setDefaults fills in what does not depend on other keys, before the element of a list is decoded.
+func setDefaults(element any) {
+	switch e := element.(type) {
+	case *Interface:
+		e.Queues, e.Attach, e.Bind = Queues{All: true}, "auto", "auto"
+	case *Service:
+		e.Scheduler, e.TableSize, e.NoBackend, e.Announce = "maglev", 65537, "drop", "auto"
+	case *Backend:
+		one := 1
+		e.Weight = &one
+	}
+}
+
+// fill gives the remaining keys their defaults, once it is known which were given.
+func (c *Config) fill(r *report) {
+	for i := range c.Services {
+		s := &c.Services[i]
+		for j := range s.Backends {
+			if b := &s.Backends[j]; b.Port == 0 && !r.bad[&b.Port] {
+				b.Port = s.Port
+			}
+		}
+		if s.Health != nil {
+			s.Health.fill(r)
+		}
+	}
+}
+
+func (h *Health) fill(r *report) {
+	setDuration(r, &h.Interval, 2*time.Second)
+	// An interval shorter than the usual timeout shortens that as well.
+	setDuration(r, &h.Timeout, min(time.Second, max(h.Interval, minInterval)))
+	if !r.given(&h.Rise) {
+		h.Rise = 2
+	}
+	if !r.given(&h.Fall) {
+		h.Fall = 3
+	}
+	if h.Type != "http" {
+		return
+	}
+	if !r.given(&h.Path) {
+		h.Path = "/"
+	}
+	if !r.given(&h.Status) {
+		for code := 200; code < 300; code++ {
+			h.Status = append(h.Status, code)
+		}
+	}
+}
+
+func setDuration(r *report, d *time.Duration, value time.Duration) {
+	if !r.given(d) {
+		*d = value
+	}
+}

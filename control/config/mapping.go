@@ -1,0 +1,124 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// mapping decodes the pairs of n into the fields of the struct v.
+func (d *decoder) mapping(n ast.Node, v reflect.Value, p place) {
+	if _, ok := n.(ast.MapNode); !ok {
+		d.reject(n, v, p, fmt.Sprintf("%s must be a mapping of keys to values", quoteKey(p.key)), "write key: value pairs, one a line and indented, or in { }")
+		return
+	}
+	seen := make(map[string]position)
+	for _, pair := range pairs(n) {
+		if pair.Key.IsMergeKey() {
+			continue
+		}
+		key := pair.Key.GetToken().Value
+		if first, twice := seen[key]; twice {
+			d.add(nodePosition(pair.Key), p.where, fmt.Sprintf("%s is given twice, first on line %d", shorten(key), first.line), "remove one of the two")
+			continue
+		}
+		seen[key] = nodePosition(pair.Key)
+		d.pair(pair, v, p)
+	}
+	// Merged keys come last: what the mapping says itself wins.
+	for _, pair := range pairs(n) {
+		if pair.Key.IsMergeKey() {
+			d.merge(pair.Value, v, p, seen)
+		}
+	}
+}
+
+// merge decodes the mapping behind a << key, except for keys already seen.
+func (d *decoder) merge(n ast.Node, v reflect.Value, p place, seen map[string]position) {
+	source := d.resolve(n, place{p.where, "<<"})
+	if source == nil {
+		return
+	}
+	if _, ok := source.(ast.MapNode); !ok {
+		d.add(nodePosition(n), p.where, "<< merges one mapping, and this is none", "write an alias of a mapping, such as *defaults")
+		return
+	}
+	d.inAlias++
+	defer func() { d.inAlias-- }()
+	for _, pair := range pairs(source) {
+		key := pair.Key.GetToken().Value
+		if _, own := seen[key]; own {
+			continue
+		}
+		if pair.Key.IsMergeKey() {
+			d.merge(pair.Value, v, p, seen)
+			continue
+		}
+		seen[key] = nodePosition(pair.Key)
+		d.pair(pair, v, p)
+	}
+}
+
+func (d *decoder) pair(pair *ast.MappingValueNode, v reflect.Value, p place) {
+	key := pair.Key.GetToken().Value
+	index, known := fields(v.Type())
+	i, ok := index[key]
+	if !ok {
+		d.unknownKey(pair.Key, key, known, v, p)
+		return
+	}
+	field := v.Field(i)
+	fp := place{p.where, key}
+	if kind := field.Kind(); field.Type().PkgPath() == v.Type().PkgPath() && kind == reflect.Struct || kind == reflect.Pointer && field.Type().Elem().Kind() == reflect.Struct {
+		fp.where = structPlace(p, field, key)
+	}
+	if _, alias := pair.Value.(*ast.AliasNode); alias {
+		d.inAlias++
+		defer func() { d.inAlias-- }()
+	}
+	d.value(pair.Value, field, fp)
+}
+
+// structPlace is where a nested mapping's keys are; Queues is a struct in Go and a value in the file.
+func structPlace(p place, field reflect.Value, key string) string {
+	if field.Type() == reflect.TypeFor[Queues]() {
+		return p.where
+	}
+	return p.in(key)
+}
+
+func (d *decoder) unknownKey(n ast.Node, key string, known []string, v reflect.Value, p place) {
+	index, _ := fields(v.Type())
+	if i, ok := index[nearest(key, known)]; ok {
+		// The key that was meant is not missing, it is misspelt: one message is enough.
+		d.bad[v.Field(i).Addr().Interface()] = true
+	}
+	d.add(nodePosition(n), p.where, fmt.Sprintf("unknown key %s", shorten(key)), choose(key, known))
+}
+
+// fields returns the index of each yaml key of a struct type, and the keys in order.
+func fields(t reflect.Type) (map[string]int, []string) {
+	index, keys := make(map[string]int), []string(nil)
+	for i := range t.NumField() {
+		key, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		if key != "" && key != "-" {
+			index[key] = i
+			keys = append(keys, key)
+		}
+	}
+	return index, keys
+}
+
+// shorten quotes what could be confusing or long in a message.
+func shorten(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	if quoted := fmt.Sprintf("%q", s); quoted != `"`+s+`"` || s == "" || strings.ContainsAny(s, " :;,") {
+		return quoted
+	}
+	return s
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// text returns what a scalar says, whatever type YAML gives it: an operator who writes name: 10
+// or announce: off means the text.
+func text(n ast.Node) (string, bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.GetToken().Value, true
+	}
+	return "", false
+}
+
+// scalar decodes n into ptr if that points to a type written as one word. known says that it does;
+// problem is empty when all is well.
+func scalar(n ast.Node, ptr any, key string) (known bool, problem, remedy string) {
+	switch ptr := ptr.(type) {
+	case *Queues:
+		problem, remedy = queues(n, ptr)
+		return true, problem, remedy
+	case *string, *bool, *int, *uint16, *uint64, *time.Duration, *netip.Addr, *netip.Prefix, *MAC:
+		word, ok := text(n)
+		if !ok {
+			return true, key + " must be a single value, not a list or mapping", "write " + key + ": " + example(ptr)
+		}
+		problem, remedy = parseWord(strings.TrimSpace(word), ptr, key)
+		return true, problem, remedy
+	}
+	return false, "", ""
+}
+
+// example returns a value of ptr's type as one writes it.
+func example(ptr any) string {
+	switch ptr.(type) {
+	case *bool:
+		return "true"
+	case *int, *uint64:
+		return "1"
+	case *uint16:
+		return "80"
+	case *time.Duration:
+		return "2s"
+	case *netip.Addr:
+		return "192.0.2.10"
+	case *netip.Prefix:
+		return "192.0.2.1/24"
+	case *MAC:
+		return `"02:00:00:00:00:01"`
+	}
+	return "text"
+}
+
+func parseWord(word string, ptr any, key string) (problem, remedy string) {
+	var err error
+	remedy = "write a value such as " + example(ptr)
+	switch ptr := ptr.(type) {
+	case *string:
+		*ptr = word
+	case *bool:
+		*ptr = word == "true"
+		if word != "true" && word != "false" {
+			return fmt.Sprintf("%s is %s, which is neither true nor false", key, shorten(word)), "write true or false"
+		}
+	case *int, *uint16, *uint64:
+		return parseNumber(word, reflect.ValueOf(ptr).Elem(), key)
+	case *time.Duration:
+		if *ptr, err = time.ParseDuration(word); err != nil {
+			return fmt.Sprintf("%s is %s, which is not a duration", key, shorten(word)), "write a number with its unit, such as 500ms, 2s or 15m"
+		}
+	case *netip.Addr:
+		if *ptr, err = netip.ParseAddr(word); err != nil {
+			return fmt.Sprintf("%s is %s, which is not an IP address", key, shorten(word)), "write an IPv4 or IPv6 address without a prefix length or port, such as 192.0.2.10 or \"2001:db8::10\""
+		}
+	case *netip.Prefix:
+		if *ptr, err = netip.ParsePrefix(word); err != nil {
+			return fmt.Sprintf("%s is not an address with its prefix length", shorten(word)), remedy
+		}
+	case *MAC:
+		if err = ptr.UnmarshalText([]byte(word)); err == nil && ptr.IsZero() {
+			return key + " is all zeros", remedy + ", or remove the key"
+		}
+		if err != nil {
+			return fmt.Sprintf("%s is %s, which is not an Ethernet address", key, shorten(word)), "write six octets in quotes, such as " + example(ptr)
+		}
+	}
+	return "", remedy
+}
+
+// parseNumber accepts decimal numbers without a leading zero only: 010 is eight to some
+// readers of YAML and ten to others.
+func parseNumber(word string, v reflect.Value, key string) (problem, remedy string) {
+	digits := strings.TrimPrefix(word, "-")
+	if len(digits) > 1 && digits[0] == '0' || digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return fmt.Sprintf("%s is %s, which is not a whole number", key, shorten(word)), "write decimal digits without a leading zero"
+	}
+	if v.CanUint() {
+		n, err := strconv.ParseUint(word, 10, v.Type().Bits())
+		if err != nil {
+			most := ^uint64(0) >> (64 - v.Type().Bits())
+			return fmt.Sprintf("%s is %s, which is out of range", key, shorten(word)), fmt.Sprintf("use 0 to %d", most)
+		}
+		v.SetUint(n)
+		return "", ""
+	}
+	// 32 bits are plenty for every int of the configuration and the same on every machine.
+	n, err := strconv.ParseInt(word, 10, 32)
+	if err != nil {
+		return fmt.Sprintf("%s is %s, which is out of range", key, shorten(word)), "use a smaller number"
+	}
+	v.SetInt(n)
+	return "", ""
+}
+
+func queues(n ast.Node, q *Queues) (problem, remedy string) {
+	const use = "write all, or a list such as [0, 1]"
+	if word, ok := text(n); ok && word == "all" {
+		*q = Queues{All: true}
+		return "", ""
+	}
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
+		return "queues is neither all nor a list of queue numbers", use
+	}
+	q.All, q.List = false, make([]int, len(list.Values))
+	for i, element := range list.Values {
+		word, ok := text(element)
+		if !ok {
+			return fmt.Sprintf("element %d of queues is not a number", i+1), use
+		}
+		if problem, _ := parseNumber(word, reflect.ValueOf(&q.List[i]).Elem(), "a queue"); problem != "" {
+			return problem, use
+		}
+	}
+	return "", ""
+}

@@ -1,0 +1,52 @@
+package config
+
+import "strings"
+
+// nearest returns the candidate that word is most likely a slip of, or "" when none is close: at
+// most a third of its letters, and at least one, may differ.
+func nearest(word string, candidates []string) string {
+	if len(word) > 64 { // no key or value is that long, and distance is quadratic
+		return ""
+	}
+	best, limit := "", max(1, len(word)/3)+1
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), c); d < limit {
+			best, limit = c, d
+		}
+	}
+	return best
+}
+
+// distance counts insertions, deletions, substitutions and swaps of neighbours that turn a
+// into b (optimal string alignment): swapped letters are the commonest slip.
+func distance(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row := make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+// choose words the remedy for a word that is none of the choices.
+func choose(word string, choices []string) string {
+	list := strings.Join(choices, ", ")
+	if near := nearest(word, choices); near != "" {
+		return "did you mean " + near + "? (possible: " + list + ")"
+	}
+	return "use one of " + list
+}

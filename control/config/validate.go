@@ -1,0 +1,201 @@
+package config
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Limits that the data plane and the kernel set.
+const (
+	minFlows, maxFlows = 1 << 10, 1 << 26
+	maxInterfaces      = 16      // dataplane/table.MaxPorts
+	maxServices        = 1 << 16 // dataplane/table.MaxServices
+	maxBackends        = 1 << 20 // dataplane/table.MaxBackends, over all services
+	maxCPU             = 8191    // NR_CPUS of the largest kernels
+	maxQueue           = 4095
+	maxInterfaceName   = 15                  // IFNAMSIZ without its final zero, linux/if.h
+	maxSocketPath      = 107                 // sun_path without its final zero, unix(7)
+	maxTimeout         = 30 * 24 * time.Hour // the data plane counts milliseconds in 32 bits
+	maxName            = 128
+)
+
+// A validator checks a Config whose defaults are filled in.
+type validator struct{ *report }
+
+func (v *validator) config(c *Config) {
+	v.director(&c.Director)
+	v.interfaces(c)
+	if len(c.Services) > maxServices {
+		v.value(&c.Services, "", fmt.Sprintf("there are %d services", len(c.Services)), fmt.Sprintf("a director serves at most %d; move some to another", maxServices))
+	}
+	names, keys, backends := make(map[string]position), make(map[serviceKey]string), 0
+	for i := range c.Services {
+		s := &c.Services[i]
+		if v.bad[s] {
+			continue
+		}
+		where := label("service", i, s.Name)
+		v.name(&s.Name, s, where, "service", names)
+		v.service(s, where)
+		v.uniqueAddress(s, where, keys)
+		backends += len(s.Backends)
+	}
+	if backends > maxBackends {
+		v.value(&c.Services, "", fmt.Sprintf("there are %d backends in all", backends), fmt.Sprintf("a director has at most %d; move some services to another", maxBackends))
+	}
+}
+
+func (v *validator) director(d *Director) {
+	where := "director"
+	for i, cpu := range d.CPUs {
+		if v.number(&d.CPUs[i], where, "a CPU", cpu, 0, maxCPU, d) && slices.Contains(d.CPUs[:i], cpu) {
+			v.value(&d.CPUs[i], where, fmt.Sprintf("CPU %d is listed twice", cpu), "list each CPU once: a worker has a core to itself")
+		}
+	}
+	v.number(&d.Flows, where, "flows", d.Flows, minFlows, maxFlows, d)
+	switch {
+	case !filepath.IsAbs(d.API):
+		v.value(&d.API, where, fmt.Sprintf("api is %s, which is not an absolute path", shorten(d.API)), "write the socket's whole path, such as /run/xlvs.sock", d)
+	case len(d.API) > maxSocketPath:
+		v.value(&d.API, where, fmt.Sprintf("the path of api has %d bytes", len(d.API)), fmt.Sprintf("a unix socket's path has at most %d (unix(7)); use a shorter one", maxSocketPath), d)
+	}
+	v.word(&d.Idle.Mode, where+": idle", "mode", d.Idle.Mode, []string{"adaptive", "busy"}, &d.Idle)
+	v.duration(&d.Idle.Spin, where+": idle", "spin", d.Idle.Spin, time.Nanosecond, time.Second, &d.Idle)
+	v.log(&d.Log, where+": log")
+	v.timeouts(&d.Timeouts, where+": timeouts")
+	v.memory(&d.Memory, where+": memory")
+}
+
+func (v *validator) log(l *Log, where string) {
+	v.word(&l.Level, where, "level", l.Level, []string{"debug", "info", "warn", "error"}, l)
+	if l.File == "" {
+		v.value(&l.File, where, "file is empty", "write a path, stderr or stdout", l)
+	}
+	v.number(&l.FlowSample, where, "flow_sample", l.FlowSample, 0, 1<<30, l)
+	v.number(&l.FlowRate, where, "flow_rate", l.FlowRate, 0, 1<<30, l)
+}
+
+func (v *validator) timeouts(t *Timeouts, where string) {
+	for key, d := range t.byKey() {
+		v.duration(d, where, key, *d, time.Millisecond, maxTimeout, t)
+	}
+}
+
+func (t *Timeouts) byKey() map[string]*time.Duration {
+	return map[string]*time.Duration{
+		"established": &t.Established, "syn_recv": &t.SynRecv, "fin_wait": &t.FinWait, "time_wait": &t.TimeWait,
+		"close": &t.Close, "close_wait": &t.CloseWait, "last_ack": &t.LastAck, "udp": &t.UDP,
+	}
+}
+
+func (v *validator) memory(m *Memory, where string) {
+	v.powerOfTwo(&m.Frames, where, "frames", m.Frames, 128, 1<<20, m)
+	v.powerOfTwo(&m.FrameSize, where, "frame_size", m.FrameSize, 2048, 4096, m)
+	v.powerOfTwo(&m.Ring, where, "ring", m.Ring, 64, 1<<15, m)
+	if m.Ring > 0 && m.Frames < 2*m.Ring && !v.bad[&m.Ring] {
+		v.value(&m.Frames, where, fmt.Sprintf("%d frames cannot fill the receive and transmit rings of %d descriptors", m.Frames, m.Ring),
+			fmt.Sprintf("use at least %d frames, or a smaller ring", 2*m.Ring), &m.Ring, m)
+	}
+}
+
+// name checks the name of a service, backend or interface: it appears in logs, metrics and
+// commands, and must say which one is meant.
+func (v *validator) name(field *string, parent any, where, noun string, seen map[string]position) {
+	name := *field
+	if v.bad[field] {
+		return
+	}
+	switch first, twice := seen[name]; {
+	case name == "":
+		v.value(field, where, "the "+noun+" has no name", "give it one: name: "+noun+"1", parent)
+	case len(name) > maxName:
+		v.value(field, where, fmt.Sprintf("the name has %d bytes", len(name)), fmt.Sprintf("use at most %d", maxName), parent)
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		v.value(field, where, "the name contains a space, a slash or an unprintable character", "use letters, digits, - _ and .", parent)
+	case twice && first.line > 0:
+		v.value(field, where, fmt.Sprintf("another %s on line %d has this name", noun, first.line), "rename one of them", parent)
+	case twice:
+		v.value(field, where, "another "+noun+" has this name", "rename one of them", parent)
+	default:
+		seen[name] = v.at[field]
+	}
+}
+
+// word checks a value that is one of few words.
+func (v *validator) word(field *string, where, key, got string, choices []string, parent any) bool {
+	if slices.Contains(choices, got) {
+		return true
+	}
+	if !v.given(field) && got == "" {
+		v.value(field, where, key+" is missing", "write "+key+": with one of "+strings.Join(choices, ", "), parent)
+		return false
+	}
+	v.value(field, where, fmt.Sprintf("%s is %s, which is unknown", key, shorten(got)), choose(got, choices), parent)
+	return false
+}
+
+func (v *validator) number(field *int, where, key string, got, least, most int, parent any) bool {
+	if got < least || got > most {
+		v.value(field, where, fmt.Sprintf("%s is %d", key, got), fmt.Sprintf("use %d to %d", least, most), parent)
+		return false
+	}
+	return true
+}
+
+func (v *validator) powerOfTwo(field *int, where, key string, got, least, most int, parent any) {
+	if got >= least && got <= most && got&(got-1) == 0 {
+		return
+	}
+	below := min(max(least, 1<<(bits.Len(uint(max(got, 1)))-1)), most)
+	near := fmt.Sprint(below)
+	if below < most && got > least {
+		near += fmt.Sprintf(" or %d", 2*below)
+	}
+	v.value(field, where, fmt.Sprintf("%s is %d, which is not a power of two from %d to %d", key, got, least, most), "use "+near, parent)
+}
+
+func (v *validator) duration(field *time.Duration, where, key string, got, least, most time.Duration, parent any) bool {
+	if got < least || got > most {
+		v.value(field, where, fmt.Sprintf("%s is %v", key, got), fmt.Sprintf("use %v to %v", least, most), parent)
+		return false
+	}
+	return true
+}
+
+// unicast checks an address of a service, backend or interface and returns whether it can be used.
+func (v *validator) unicast(field *netip.Addr, where string, parent any) bool {
+	a := *field
+	problem, remedy := "", "use a unicast address that hosts on the network can reach"
+	switch {
+	case !a.IsValid():
+		problem, remedy = "address is missing", "write address: with an IPv4 or IPv6 address"
+	case a.Zone() != "":
+		problem, remedy = fmt.Sprintf("address %s has a zone", a), "use an address that is not link-local, without %"+a.Zone()
+	case a.Is4In6():
+		problem, remedy = fmt.Sprintf("address %s is IPv4 written as IPv6", a), "write "+a.Unmap().String()
+	case a.IsMulticast():
+		problem = fmt.Sprintf("address %s is multicast", a)
+	case a.IsUnspecified():
+		problem = fmt.Sprintf("address %s is the unspecified address", a)
+	case a.IsLoopback():
+		problem = fmt.Sprintf("address %s is a loopback address", a)
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		problem = fmt.Sprintf("address %s is the broadcast address", a)
+	}
+	if problem != "" {
+		v.value(field, where, problem, remedy, parent)
+	}
+	return problem == "" && !v.bad[field]
+}
+
+func (v *validator) mac(field *MAC, where string, parent any) {
+	if field[0]&1 == 1 {
+		v.value(field, where, fmt.Sprintf("mac %s is a multicast or broadcast address", field), "use the address of one network card: its first octet is even", parent)
+	}
+}

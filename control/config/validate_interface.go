@@ -1,0 +1,99 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+func (v *validator) interfaces(c *Config) {
+	if v.bad[&c.Interfaces] {
+		return
+	}
+	if len(c.Interfaces) == 0 {
+		v.value(&c.Interfaces, "", "there is no interface to work on", "add interfaces: with at least one, such as - name: eth0", c)
+	}
+	if len(c.Interfaces) > maxInterfaces {
+		v.value(&c.Interfaces, "", fmt.Sprintf("there are %d interfaces", len(c.Interfaces)), fmt.Sprintf("a director works on at most %d; remove some", maxInterfaces))
+	}
+	names, owners := make(map[string]position), make(map[netip.Addr]string)
+	for i := range c.Interfaces {
+		in := &c.Interfaces[i]
+		if v.bad[in] {
+			continue
+		}
+		where := label("interface", i, in.Name)
+		v.name(&in.Name, in, where, "interface", names)
+		v.interfaceName(in, where)
+		v.queues(in, where)
+		v.word(&in.Attach, where, "attach", in.Attach, []string{"auto", "native", "generic"}, in)
+		v.word(&in.Bind, where, "bind", in.Bind, []string{"auto", "zerocopy", "copy"}, in)
+		if in.Attach == "generic" && in.Bind == "zerocopy" {
+			v.value(&in.Bind, where, "zerocopy does not work with attach: generic", "use bind: copy, or attach: native", in)
+		}
+		v.mac(&in.MAC, where, in)
+		v.addresses(in, where, owners)
+		v.mtu(in, where)
+	}
+}
+
+// interfaceName applies dev_valid_name of net/core/dev.c; name has already checked spaces and slashes.
+func (v *validator) interfaceName(in *Interface, where string) {
+	switch {
+	case len(in.Name) > maxInterfaceName:
+		v.value(&in.Name, where, fmt.Sprintf("the name has %d bytes", len(in.Name)), fmt.Sprintf("Linux allows at most %d; write it as ip link shows it", maxInterfaceName), in)
+	case in.Name == "." || in.Name == ".." || strings.Contains(in.Name, ":"):
+		v.value(&in.Name, where, "Linux has no interfaces of this name", "write it as ip link shows it, without the colon", in)
+	}
+}
+
+func (v *validator) queues(in *Interface, where string) {
+	q := &in.Queues
+	if q.All {
+		return
+	}
+	if len(q.List) == 0 {
+		v.value(q, where, "queues is an empty list", "write all, or a list such as [0, 1]", in)
+	}
+	for i, n := range q.List {
+		switch {
+		case n < 0 || n > maxQueue:
+			v.value(q, where, fmt.Sprintf("queue %d does not exist", n), fmt.Sprintf("queues count from 0 to %d; ethtool -l shows how many there are", maxQueue), in)
+			return
+		case slices.Contains(q.List[:i], n):
+			v.value(q, where, fmt.Sprintf("queue %d is listed twice", n), "list each queue once", in)
+			return
+		}
+	}
+}
+
+func (v *validator) addresses(in *Interface, where string, owners map[netip.Addr]string) {
+	for i := range in.Addresses {
+		field := &in.Addresses[i]
+		if v.bad[field] {
+			continue
+		}
+		a := field.Addr()
+		if other, taken := owners[a]; taken {
+			v.value(field, where, fmt.Sprintf("address %s is already on %s", a, other), "give each address to one interface", in)
+			continue
+		}
+		owners[a] = where
+		if !field.IsValid() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() || a.Is4In6() {
+			v.value(field, where, fmt.Sprintf("%s is not the address of a host", field), "write the interface's own unicast address with its prefix length, such as 192.0.2.1/24", in)
+		}
+	}
+}
+
+// mtu checks against the least that IPv4 (RFC 791) and IPv6 (RFC 8200, section 5) demand of a link.
+func (v *validator) mtu(in *Interface, where string) {
+	if in.MTU == 0 && !v.given(&in.MTU) {
+		return
+	}
+	least := 68
+	if slices.ContainsFunc(in.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		least = 1280
+	}
+	v.number(&in.MTU, where, "mtu", in.MTU, least, 65535, in)
+}
