@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+
+/* The steering program. It decides frame by frame whether the director or the kernel gets the frame, and
+ * changes none. decide.go says the same in Go; a test holds the two together. */
+#include "headers.h"
+
+/* Why a frame went where it went. Order and names are the counters' (reason.go). */
+enum reason {
+	/* to the director */
+	REASON_SERVICE,
+	REASON_SERVICE_ANY_PORT,
+	REASON_FRAGMENT,
+	REASON_ICMP,
+	REASON_REPLY,
+	REASON_REPLY_FRAGMENT,
+	REASON_REPLY_ICMP,
+	/* to the kernel */
+	REASON_PASS_L2,
+	REASON_PASS_NOT_IP,
+	REASON_PASS_MALFORMED,
+	REASON_PASS_EXTENSION,
+	REASON_PASS_CONTROL,
+	REASON_PASS_VIP_OTHER,
+	REASON_PASS_LOCAL,
+	REASON_PASS_OTHER,
+	/* counted beside one of the director's reasons: its queue has no socket */
+	REASON_NO_SOCKET,
+	REASON_COUNT,
+};
+
+#define LAST_DIRECTOR_REASON REASON_REPLY_ICMP
+
+/* What an address is known for. In `dests` the four ROLE_{TCP,UDP}_* bits speak of services of a VIP, in
+ * `sources` of NAT backends. PORTS: look the port up; ANY_PORT: no need to. */
+enum role {
+	ROLE_TCP_PORTS = 1,
+	ROLE_UDP_PORTS = 2,
+	ROLE_TCP_ANY_PORT = 4,
+	ROLE_UDP_ANY_PORT = 8,
+	ROLE_LOCAL = 16,
+};
+
+#define ROLE_MATCHED (ROLE_TCP_PORTS | ROLE_UDP_PORTS | ROLE_TCP_ANY_PORT | ROLE_UDP_ANY_PORT)
+
+struct endpoint {
+	struct address addr;
+	__be16 port;
+	__u8 proto;
+	__u8 zero;
+};
+
+/* Two small maps by address come first, so that a frame that is no business of the director's
+ * costs two lookups and one of a service two. The sizes are table.MaxServices, twice, because new rules
+ * go in before old ones leave, and table.MaxBackends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, enum role);
+} dests SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct endpoint);
+	__type(value, enum role);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, enum role);
+} sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct endpoint);
+	__type(value, enum role);
+} replies SEC(".maps");
+
+/* AF_XDP sockets of this interface, by queue. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASON_COUNT);
+	__type(key, enum reason);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* This interface's MAC address, first byte highest; 0 accepts every unicast address. */
+volatile __u64 own_mac = 0;
+
+/* What the decision needs of a packet. */
+struct packet {
+	struct endpoint src;
+	struct endpoint dst;
+	__u8 v6;
+	__u8 fragment;
+	__u8 proto;
+	__u8 icmp_type;
+};
+
+static __always_inline void count(__u32 reason)
+{
+	__u64 *n = bpf_map_lookup_elem(&counters, &reason);
+
+	if (n)
+		(*n)++;
+}
+
+/* Frames that a switch flooded, or that a promiscuous interface let in, are for another host;
+ * IPVS leaves them alone too (pkt_type != PACKET_HOST in ip_vs_in_hook). */
+static __always_inline int is_for_this_host(const struct eth_header *eth)
+{
+	const __u8 *d = eth->dst;
+	__u64 own = own_mac;
+
+	if (d[0] & 1)
+		return 0;
+	return own == 0 || own == ((__u64)d[0] << 40 | (__u64)d[1] << 32 | (__u64)d[2] << 24 |
+				   (__u64)d[3] << 16 | (__u64)d[4] << 8 | (__u64)d[5]);
+}
+
+/* Reads ports or the ICMP type. length is what the IP header leaves to the upper layer.
+ * A packet that ends within its upper header is malformed: returns 0. */
+static __always_inline int read_upper(struct cursor *c, struct packet *p, __s64 length)
+{
+	int icmp = p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP);
+	__u8 *icmp_type;
+	__be16 *ports;
+
+	if (icmp) {
+		icmp_type = peek(c, 8);
+		if (!icmp_type || length < 8)
+			return 0;
+		p->icmp_type = *icmp_type;
+		return 1;
+	}
+	if (p->proto != PROTO_TCP && p->proto != PROTO_UDP)
+		return 1;
+	ports = peek(c, 8);
+	if (!ports || length < (p->proto == PROTO_TCP ? 20 : 8))
+		return 0;
+	p->src.port = ports[0];
+	p->dst.port = ports[1];
+	return 1;
+}
+
+/* Returns REASON_COUNT when the packet was read and is to be decided on. */
+static __always_inline enum reason read_ipv4(struct cursor *c, struct packet *p)
+{
+	struct ipv4_header *ip = peek(c, sizeof(*ip));
+	__u32 header, total;
+
+	if (!ip)
+		return REASON_PASS_MALFORMED;
+	header = (ip->version_ihl & 0xf) * 4;
+	total = be16(ip->total_length);
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || total < header || !holds(c, total))
+		return REASON_PASS_MALFORMED;
+	address_from_ipv4(&p->src.addr, ip->src);
+	address_from_ipv4(&p->dst.addr, ip->dst);
+	p->proto = ip->proto;
+	p->fragment = (ip->fragment & IPV4_MF_OR_OFFSET) != 0;
+	c->offset += header;
+	if (!p->fragment && !read_upper(c, p, (__s64)total - header))
+		return REASON_PASS_MALFORMED;
+	return REASON_COUNT;
+}
+
+/* Walks the extension headers up to the first that is none, or to a fragment header, behind which a later
+ * fragment has nothing to read (RFC 8200, 4.5). p->proto is what the walk ended at. */
+static __always_inline enum reason walk_extensions(struct cursor *c, struct packet *p)
+{
+	struct ipv6_extension *ext;
+
+#pragma unroll
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		if (p->proto != PROTO_HOPOPTS && p->proto != PROTO_ROUTING &&
+		    p->proto != PROTO_DSTOPTS && p->proto != PROTO_FRAGMENT)
+			return REASON_COUNT;
+		ext = peek(c, sizeof(*ext));
+		if (!ext)
+			return REASON_PASS_MALFORMED;
+		if (p->proto == PROTO_FRAGMENT) {
+			p->fragment = 1;
+			p->proto = ext->next_header;
+			c->offset += sizeof(*ext);
+			return REASON_COUNT;
+		}
+		/* With segments left, this address is a hop on the way, and forwarding is the kernel's. */
+		if (p->proto == PROTO_ROUTING && ext->segments_left)
+			return REASON_PASS_EXTENSION;
+		p->proto = ext->next_header;
+		c->offset += 8 + 8 * (__u32)ext->length;
+	}
+	if (p->proto == PROTO_HOPOPTS || p->proto == PROTO_ROUTING || p->proto == PROTO_DSTOPTS ||
+	    p->proto == PROTO_FRAGMENT)
+		return REASON_PASS_EXTENSION;
+	return REASON_COUNT;
+}
+
+static __always_inline enum reason read_ipv6(struct cursor *c, struct packet *p)
+{
+	struct ipv6_header *ip = peek(c, sizeof(*ip));
+	enum reason reason;
+	__u32 end;
+
+	if (!ip || *(__u8 *)ip >> 4 != 6)
+		return REASON_PASS_MALFORMED;
+	p->v6 = 1;
+	address_from_ipv6(&p->src.addr, ip->src);
+	address_from_ipv6(&p->dst.addr, ip->dst);
+	p->proto = ip->next_header;
+	c->offset += sizeof(*ip);
+	end = c->offset + be16(ip->payload_length);
+	if (!holds(c, be16(ip->payload_length)) || is_ipv4_mapped(&p->src.addr) || is_ipv4_mapped(&p->dst.addr))
+		return REASON_PASS_MALFORMED;
+	reason = walk_extensions(c, p);
+	if (reason != REASON_COUNT)
+		return reason;
+	if (c->offset > end)
+		return REASON_PASS_MALFORMED;
+	if (!p->fragment && !read_upper(c, p, (__s64)end - c->offset))
+		return REASON_PASS_MALFORMED;
+	return REASON_COUNT;
+}
+
+static __always_inline __u32 ports_role(__u8 proto)
+{
+	return proto == PROTO_TCP ? ROLE_TCP_PORTS : proto == PROTO_UDP ? ROLE_UDP_PORTS : 0;
+}
+
+static __always_inline __u32 any_port_role(__u8 proto)
+{
+	return proto == PROTO_TCP ? ROLE_TCP_ANY_PORT : proto == PROTO_UDP ? ROLE_UDP_ANY_PORT : 0;
+}
+
+static __always_inline int is_icmp(const struct packet *p)
+{
+	return p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP);
+}
+
+/* A fragment goes to the director when its protocol is one that the address has rules for, or ICMP. The director
+ * must see all fragments of a datagram; where an extension header hides the protocol of the later ones,
+ * the roles cannot tell, so all of them go there. */
+static __always_inline int fragment_matches(const struct packet *p, __u32 roles)
+{
+	if (roles & (ports_role(p->proto) | any_port_role(p->proto)))
+		return 1;
+	return is_icmp(p) || (p->v6 && (p->proto == PROTO_HOPOPTS || p->proto == PROTO_ROUTING ||
+					p->proto == PROTO_DSTOPTS));
+}
+
+/* Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810): whoever answers for
+ * the VIP does so over the kernel. */
+static __always_inline int is_control(const struct packet *p)
+{
+	return p->v6 && ((p->icmp_type >= 130 && p->icmp_type <= 137) || p->icmp_type == 143);
+}
+
+static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
+{
+	if (p->fragment)
+		return fragment_matches(p, roles) ? REASON_FRAGMENT : REASON_PASS_VIP_OTHER;
+	if (is_icmp(p))
+		return is_control(p) ? REASON_PASS_CONTROL : REASON_ICMP;
+	p->dst.proto = p->proto;
+	if ((roles & ports_role(p->proto)) && bpf_map_lookup_elem(&services, &p->dst))
+		return REASON_SERVICE;
+	return roles & any_port_role(p->proto) ? REASON_SERVICE_ANY_PORT : REASON_PASS_VIP_OTHER;
+}
+
+/* Errors alone belong to a flow: v4 types 3, 4, 11 and 12 (RFC 792), v6 types below 128 (RFC 4443, 2.1). */
+static __always_inline int is_icmp_error(const struct packet *p)
+{
+	if (p->v6)
+		return p->icmp_type < 128;
+	return p->icmp_type == 3 || p->icmp_type == 4 || p->icmp_type == 11 || p->icmp_type == 12;
+}
+
+static __always_inline enum reason decide_for_backend(struct packet *p, __u32 roles)
+{
+	if (p->fragment)
+		return fragment_matches(p, roles) ? REASON_REPLY_FRAGMENT : REASON_PASS_OTHER;
+	if (is_icmp(p))
+		return is_icmp_error(p) ? REASON_REPLY_ICMP : REASON_PASS_OTHER;
+	if (roles & any_port_role(p->proto))
+		return REASON_REPLY;
+	p->src.proto = p->proto;
+	if ((roles & ports_role(p->proto)) && bpf_map_lookup_elem(&replies, &p->src))
+		return REASON_REPLY;
+	return REASON_PASS_OTHER;
+}
+
+/* Can the director forward a reply to this address? Not to multicast, broadcast (255.255.255.255; a subnet's
+ * is one of the locals), loopback, link-local or the unspecified address. */
+static __always_inline int is_routable(const struct packet *p)
+{
+	const struct address *a = &p->dst.addr;
+	__u32 first = be32(p->v6 ? a->word[0] : a->word[3]);
+
+	if (!p->v6)
+		return first >> 24 != 0 && first >> 24 != 127 && first >> 28 < 14 && first >> 16 != 0xa9fe;
+	if (first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6)
+		return 0;
+	return a->word[0] || a->word[1] || a->word[2] || be32(a->word[3]) > 1;
+}
+
+static __always_inline enum reason decide(struct cursor *c, struct packet *p)
+{
+	struct eth_header *eth = 0;
+	enum reason reason;
+	__u32 *roles;
+	__be16 type;
+
+	type = read_ethernet(c, &eth);
+	if (!eth || type == 0)
+		return REASON_PASS_NOT_IP;
+	if (!is_for_this_host(eth))
+		return REASON_PASS_L2;
+	if (type == be16(ETH_P_IP))
+		reason = read_ipv4(c, p);
+	else if (type == be16(ETH_P_IPV6))
+		reason = read_ipv6(c, p);
+	else
+		return REASON_PASS_NOT_IP;
+	if (reason != REASON_COUNT)
+		return reason;
+
+	roles = bpf_map_lookup_elem(&dests, &p->dst.addr);
+	if (roles && (*roles & ROLE_MATCHED))
+		return decide_for_vip(p, *roles);
+	if (roles)
+		return REASON_PASS_LOCAL;
+	roles = bpf_map_lookup_elem(&sources, &p->src.addr);
+	if (roles && is_routable(p))
+		return decide_for_backend(p, *roles);
+	return REASON_PASS_OTHER;
+}
+
+SEC("xdp")
+int steer(struct xdp_md *ctx)
+{
+	struct cursor c = {
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+	};
+	struct packet p = {};
+	enum reason reason = decide(&c, &p);
+	int action;
+
+	count(reason);
+	if (reason > LAST_DIRECTOR_REASON)
+		return XDP_PASS;
+	/* XDP_PASS in the flags is what the helper returns for a queue without a socket. */
+	action = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+	if (action != XDP_REDIRECT)
+		count(REASON_NO_SOCKET);
+	return action;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,139 @@
+package steer
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Protocols that a Key may have.
+const (
+	protoTCP = 6
+	protoUDP = 17
+)
+
+// A Key is an address, port and protocol. Port 0 stands for every port. Proto is 6 (TCP) or 17 (UDP).
+type Key struct {
+	Addr  netip.Addr
+	Port  uint16
+	Proto uint8
+}
+
+// Rules are what the director wants to see. The order of the slices and repeated elements mean nothing.
+type Rules struct {
+	Services []Key // destinations; their addresses are the VIPs
+	Replies  []Key // sources: NAT backends
+	// Locals are the director's own addresses: what comes for them from a NAT backend, a health check's
+	// answer say, is the kernel's. An address that is a VIP too is treated as a VIP. Subnet broadcast
+	// addresses belong here as well where a NAT backend may send to one.
+	Locals []netip.Addr
+}
+
+// The Go names of the map keys in headers.h and steer.c; all fields are in network byte order.
+type address [16]byte
+
+type endpoint struct {
+	Addr  address
+	Port  [2]byte
+	Proto uint8
+	Zero  uint8
+}
+
+type role = steerRole
+
+const (
+	roleTCPPorts   = steerRoleROLE_TCP_PORTS
+	roleUDPPorts   = steerRoleROLE_UDP_PORTS
+	roleTCPAnyPort = steerRoleROLE_TCP_ANY_PORT
+	roleUDPAnyPort = steerRoleROLE_UDP_ANY_PORT
+	roleLocal      = steerRoleROLE_LOCAL
+	roleMatched    = roleTCPPorts | roleUDPPorts | roleTCPAnyPort | roleUDPAnyPort
+)
+
+// A RuleSet is Rules in the form of the program's maps. It is immutable; any number of goroutines may use it.
+type RuleSet struct {
+	dests    map[address]role
+	services map[endpoint]role
+	sources  map[address]role
+	replies  map[endpoint]role
+	mac      uint64
+}
+
+// NewRuleSet checks rules. It refuses keys that no packet can match: a protocol other than TCP and UDP, an
+// address that is invalid, unspecified, multicast or has a zone.
+func NewRuleSet(rules Rules) (*RuleSet, error) {
+	s := &RuleSet{
+		dests:    make(map[address]role, len(rules.Services)+len(rules.Locals)),
+		services: make(map[endpoint]role, len(rules.Services)),
+		sources:  make(map[address]role, len(rules.Replies)),
+		replies:  make(map[endpoint]role, len(rules.Replies)),
+	}
+	for _, k := range rules.Services {
+		if err := addKey(s.dests, s.services, k); err != nil {
+			return nil, fmt.Errorf("steering: service %w", err)
+		}
+	}
+	for _, k := range rules.Replies {
+		if err := addKey(s.sources, s.replies, k); err != nil {
+			return nil, fmt.Errorf("steering: NAT backend %w", err)
+		}
+	}
+	for _, a := range rules.Locals {
+		if !a.IsValid() {
+			return nil, fmt.Errorf("steering: one of the director's own addresses is the zero netip.Addr")
+		}
+		s.dests[a.As16()] |= roleLocal
+	}
+	return s, nil
+}
+
+// WithMAC returns the same rules for an interface that has this MAC address: frames for other hosts
+// are then passed. See Attachment.SetMAC.
+func (s *RuleSet) WithMAC(mac [6]byte) *RuleSet {
+	t := *s
+	t.mac = macNumber(mac[:])
+	return &t
+}
+
+func macNumber(mac []byte) (n uint64) {
+	for _, b := range mac {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}
+
+func addKey(addrs map[address]role, endpoints map[endpoint]role, k Key) error {
+	if !k.Addr.IsValid() || k.Addr.IsUnspecified() || k.Addr.IsMulticast() || k.Addr.Zone() != "" {
+		return fmt.Errorf("address %q is not a unicast address without a zone", k.Addr)
+	}
+	if k.Proto != protoTCP && k.Proto != protoUDP {
+		return fmt.Errorf("%s has protocol %d, which is neither TCP (6) nor UDP (17)", netip.AddrPortFrom(k.Addr, k.Port), k.Proto)
+	}
+	a := address(k.Addr.As16())
+	if k.Port == 0 {
+		addrs[a] |= anyPortRole(k.Proto)
+		return nil
+	}
+	addrs[a] |= portsRole(k.Proto)
+	endpoints[endpoint{Addr: a, Port: [2]byte{byte(k.Port >> 8), byte(k.Port)}, Proto: k.Proto}] = portsRole(k.Proto)
+	return nil
+}
+
+func portsRole(proto uint8) role {
+	switch proto {
+	case protoTCP:
+		return roleTCPPorts
+	case protoUDP:
+		return roleUDPPorts
+	}
+	return 0
+}
+
+func anyPortRole(proto uint8) role {
+	switch proto {
+	case protoTCP:
+		return roleTCPAnyPort
+	case protoUDP:
+		return roleUDPAnyPort
+	}
+	return 0
+}

@@ -1,0 +1,119 @@
+// Package steer decides, in the kernel and frame by frame, what is the director's and what is the kernel's.
+//
+// One XDP program an interface sends the director's frames to the AF_XDP socket of the queue they
+// came in on, and passes everything else to the kernel; it changes no frame. Which frames are the director's
+// is written in bpf/steer.c and, the same in Go for use offline, in Decide. The rules are in four maps that all
+// interfaces share; sockets and counters are each interface's own.
+//
+// The package also has the decapsulator for real servers without ipip and ip6tnl (Decap).
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// A Steerer holds the rules in the kernel, and the programs attached to interfaces. Its methods may be called
+// from any goroutine. Nothing is pinned: when the process ends, however it ends, the kernel takes
+// programs and maps away.
+type Steerer struct {
+	mu       sync.Mutex
+	spec     *ebpf.CollectionSpec
+	rules    ruleMaps
+	attached map[*Attachment]struct{}
+	closed   bool
+}
+
+// ruleMaps are the maps that the programs of all interfaces share.
+type ruleMaps struct {
+	Dests    *ebpf.Map `ebpf:"dests"`
+	Services *ebpf.Map `ebpf:"services"`
+	Sources  *ebpf.Map `ebpf:"sources"`
+	Replies  *ebpf.Map `ebpf:"replies"`
+}
+
+func (m *ruleMaps) byName() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		steerMapDests: m.Dests, steerMapServices: m.Services,
+		steerMapSources: m.Sources, steerMapReplies: m.Replies,
+	}
+}
+
+var errClosed = errors.New("steering: already closed")
+
+// Load makes the rule maps, empty. It raises RLIMIT_MEMLOCK on kernels that charge BPF memory to it (before 5.11).
+func Load() (*Steerer, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, explain("steering: raise the limit of locked memory", err)
+	}
+	spec, err := loadSteer()
+	if err != nil {
+		return nil, fmt.Errorf("steering: read the embedded program: %w", err)
+	}
+	s := &Steerer{spec: spec, attached: make(map[*Attachment]struct{})}
+	if err := spec.LoadAndAssign(&s.rules, nil); err != nil {
+		return nil, explain("steering: create the rule maps", err)
+	}
+	return s, nil
+}
+
+// Apply makes the kernel's rules those given, whatever they were: it compares with what is in the maps, adds and
+// changes first and removes last, so that frames that both old and new rules give to the director go there
+// throughout. On an error the maps are somewhere between old and new, and calling it again is right.
+func (s *Steerer) Apply(rules Rules) error {
+	set, err := NewRuleSet(rules)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	// Ports before the addresses whose roles say to look ports up.
+	services := plan("services", s.rules.Services, set.services)
+	replies := plan("NAT backends", s.rules.Replies, set.replies)
+	dests := plan("VIPs and own addresses", s.rules.Dests, set.dests)
+	sources := plan("NAT backend addresses", s.rules.Sources, set.sources)
+	for _, step := range []func() error{
+		services.add, replies.add, dests.add, sources.add,
+		dests.remove, sources.remove, services.remove, replies.remove,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close detaches the program from all interfaces and frees the maps. Closing twice is harmless.
+func (s *Steerer) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	var errs []error
+	for a := range s.attached {
+		errs = append(errs, a.release())
+	}
+	clear(s.attached)
+	for _, m := range s.rules.byName() {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// explain says what a person can do about the one error that everybody meets.
+func explain(doing string, err error) error {
+	if errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("%s: needs CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: CAP_SYS_ADMIN): run as root: %w", doing, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
