@@ -1,0 +1,5 @@
+package testenv
+
+const crashEnv = "XLVS_TESTENV_CRASH"
+
+func crash() {}

@@ -1,0 +1,116 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"xlvs/dataplane/table"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(crashEnv) != "" {
+		crash()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("needs root: labs are made of network namespaces")
+	}
+	t.Skip("needs root: labs are made of network namespaces")
+}
+
+// newLab makes a lab that ends with the test.
+func newLab(t *testing.T, o Options) *Lab {
+	t.Helper()
+	needRoot(t)
+	start := time.Now()
+	l, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if d := time.Since(start); d > 3*time.Second {
+		t.Errorf("the lab took %v to come up; it should take less than 3 s", d)
+	}
+	return l
+}
+
+func get(c *HTTPClient, addr netip.Addr, port uint16, path string) (body string, err error) {
+	resp, err := c.Get(fmt.Sprintf("http://%s%s", netip.AddrPortFrom(addr, port), path))
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+// noDecap is for tests that send nothing through tunnels.
+func noDecap(Decapsulation) (io.Closer, error) { return io.NopCloser(nil), nil }
+
+func TestServersAreReachable(t *testing.T) {
+	for _, layout := range []Layout{Switched, Routed} {
+		t.Run(layout.String(), func(t *testing.T) {
+			l := newLab(t, Options{Layout: layout, Decap: noDecap})
+			if len(l.Servers) != 9 {
+				t.Fatalf("%d servers, want 9", len(l.Servers))
+			}
+			for _, from := range []*Host{l.Client, l.Director} {
+				c := from.HTTPClient(HTTPOptions{Timeout: 3 * time.Second})
+				for _, s := range l.Servers {
+					if s.Mode == table.NAT && from == l.Client {
+						continue // answers go to the director, which only forwards what it knows
+					}
+					port, _ := s.ports()
+					for _, v6 := range families {
+						body, err := get(c, s.Addr(v6), port, "/")
+						if err != nil || strings.TrimSpace(body) != s.Name {
+							t.Errorf("%s -> %s: %q, %v", from.Name, s.Addr(v6), body, err)
+						}
+					}
+				}
+				if n := c.Counts(); n.Failures != 0 || n.Requests != n.Connections || n.Requests == 0 {
+					t.Errorf("%s: counts %+v", from.Name, n)
+				}
+			}
+		})
+	}
+}
+
+func TestContextClosesLab(t *testing.T) {
+	needRoot(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := New(ctx, Options{Servers: 1, Modes: []table.Mode{table.DR}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := l.Close(); err != nil { // waits for the one that the context started
+		t.Error(err)
+	}
+	if _, err := os.Stat(netnsDir + "/" + l.Client.Namespace); !os.IsNotExist(err) {
+		t.Errorf("namespace is still there: %v", err)
+	}
+	if err := l.Client.Do(func() error { return nil }); err == nil {
+		t.Error("Do works on a closed lab")
+	}
+}
