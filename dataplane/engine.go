@@ -22,11 +22,14 @@ type IdlePolicy struct {
 	Spin  time.Duration
 }
 
-// WorkerOptions describe one worker. Port i must be interface i of Snapshot.Ports, and all ports must share Memory.
+// WorkerOptions describe one worker. All ports share Memory. Interfaces[i] says which element of Snapshot.Ports
+// port i is a queue of; nil means that port i is interface i. A worker needs a port on every interface, because
+// what comes in on one may leave on any other; it sends on the first that it has there.
 type WorkerOptions struct {
-	CPU    int // core to pin to; -1: none
-	Memory *Memory
-	Ports  []Port
+	CPU        int // core to pin to; -1: none
+	Memory     *Memory
+	Ports      []Port
+	Interfaces []int
 }
 
 // Options describe an engine.

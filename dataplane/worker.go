@@ -22,6 +22,8 @@ type worker struct {
 	id     int
 	cpu    int // -1: any
 	ports  []Port
+	ifaces []int  // interface of each port
+	tx     []Port // by interface: where it is sent on
 	snap   *atomic.Pointer[table.Snapshot]
 	stop   atomic.Bool
 	wakeFD int
@@ -36,6 +38,7 @@ type worker struct {
 func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atomic.Pointer[table.Snapshot], start time.Time) (_ *worker, err error) {
 	w := &worker{id: id, cpu: o.CPU, ports: o.Ports, snap: snap, idle: eo.Idle, start: start, wakeFD: -1}
 	w.mem, w.hasher = o.Memory, h
+	w.assign(o)
 	w.sample = uint64(max(eo.FlowSample, 0))
 	w.events = newEventRing(max(eo.EventRing, 1))
 	w.limit.tokens = limiterBurst
@@ -65,6 +68,23 @@ func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atom
 		}
 	}
 	return w, nil
+}
+
+// assign finds the interface of each port and the port for each interface.
+func (w *worker) assign(o WorkerOptions) {
+	for i, p := range o.Ports {
+		k := i
+		if o.Interfaces != nil {
+			k = o.Interfaces[i]
+		}
+		w.ifaces = append(w.ifaces, k)
+		for len(w.tx) <= k {
+			w.tx = append(w.tx, nil)
+		}
+		if w.tx[k] == nil {
+			w.tx[k] = p
+		}
+	}
 }
 
 // run polls until stop is set. It pins its thread first; ready receives the result of that.
@@ -120,7 +140,7 @@ func (w *worker) poll(now uint32) int {
 			continue
 		}
 		total += n
-		w.burst(i, w.frames[:n])
+		w.burst(w.ifaces[i], w.frames[:n])
 		w.flush()
 	}
 	for _, port := range w.ports {
@@ -135,7 +155,7 @@ func (w *worker) poll(now uint32) int {
 
 // flush gives the outboxes to their ports.
 func (w *worker) flush() {
-	for i, port := range w.ports {
+	for i, port := range w.tx {
 		o := &w.out[i]
 		if o.n == 0 {
 			continue

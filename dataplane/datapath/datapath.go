@@ -1,0 +1,231 @@
+// Package datapath puts a director's data plane together from real interfaces: AF_XDP sockets (xsk) for the
+// workers of an engine, and the steering program (steer) that feeds them.
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"xlvs/dataplane"
+	"xlvs/dataplane/steer"
+	"xlvs/dataplane/xsk"
+)
+
+// An Interface is one that the director works on. Queues nil means all.
+type Interface struct {
+	Name   string
+	Queues []int
+	Attach steer.Mode
+	Bind   xsk.BindMode
+}
+
+// Options describe a Datapath. Engine.Workers is filled in by Open.
+type Options struct {
+	Interfaces []Interface
+	CPUs       []int // one worker each; empty: as many workers as the interface with the fewest queues allows, unpinned
+	Frames     int   // chunks a queue
+	FrameSize  int   // bytes a chunk; 0: by the largest MTU
+	Ring       int   // slots of each ring
+	BusyPoll   xsk.BusyPoll
+	Engine     dataplane.Options
+}
+
+// Info says what an interface's options became.
+type Info struct {
+	Name    string
+	Ifindex int
+	Queues  []int
+	Attach  steer.Mode // Native or Generic
+	Bind    string     // zerocopy or copy
+	Notes   []string   // why native or zero-copy was not to be had
+}
+
+// A Datapath is an engine on real interfaces. Open makes one, Attach lets traffic in, Close undoes both.
+type Datapath struct {
+	Engine   *dataplane.Engine
+	Steerer  *steer.Steerer
+	infos    []Info
+	sets     []*xsk.Set
+	attached []*steer.Attachment
+}
+
+// Open opens a socket on every queue asked for and makes the engine over them. Nothing is received
+// before Attach. On an error, everything opened is closed again.
+//
+// Worker w of n owns queues w, w+n, w+2n … of every interface: it must be able to send on each, so there are never
+// more workers than the interface with the fewest queues has.
+func Open(o Options) (_ *Datapath, err error) {
+	d := &Datapath{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if d.infos, err = inspect(o.Interfaces); err != nil {
+		return nil, err
+	}
+	n, err := workers(d.infos, o.CPUs)
+	if err != nil {
+		return nil, err
+	}
+	for w := range n {
+		wo, err := d.openWorker(w, n, &o)
+		if err != nil {
+			return nil, err
+		}
+		o.Engine.Workers = append(o.Engine.Workers, wo)
+	}
+	if d.Steerer, err = steer.Load(); err != nil {
+		return nil, err
+	}
+	if d.Engine, err = dataplane.New(o.Engine); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// inspect finds each interface and its queues.
+func inspect(ifs []Interface) ([]Info, error) {
+	var infos []Info
+	for _, i := range ifs {
+		link, err := net.InterfaceByName(i.Name)
+		if err != nil {
+			return nil, fmt.Errorf("interface %s: there is none of that name here (`ip link` lists them)", i.Name)
+		}
+		have, err := xsk.Queues(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		info := Info{Name: i.Name, Ifindex: link.Index, Queues: i.Queues, Attach: i.Attach}
+		for _, q := range i.Queues {
+			if q >= have {
+				return nil, fmt.Errorf("%s has %d queues but `queues: %v` was asked for: they are numbered 0 to %d", i.Name, have, i.Queues, have-1)
+			}
+		}
+		if len(i.Queues) == 0 {
+			for q := range have {
+				info.Queues = append(info.Queues, q)
+			}
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// workers decides how many there are.
+func workers(infos []Info, cpus []int) (int, error) {
+	n, fewest := 0, ""
+	for _, i := range infos {
+		if n == 0 || len(i.Queues) < n {
+			n, fewest = len(i.Queues), i.Name
+		}
+	}
+	if len(cpus) > n {
+		return 0, fmt.Errorf("`cpus` names %d cores, but %s has %d queues, and a worker needs one on every interface: name fewer cores, or give %s more queues (ethtool -L)",
+			len(cpus), fewest, n, fewest)
+	}
+	if len(cpus) > 0 {
+		n = len(cpus)
+	}
+	return n, nil
+}
+
+// openWorker opens the sockets of worker w of n.
+func (d *Datapath) openWorker(w, n int, o *Options) (wo dataplane.WorkerOptions, err error) {
+	cfg := xsk.Config{FramesPerPort: o.Frames, FrameSize: o.FrameSize, Ring: o.Ring, BusyPoll: o.BusyPoll}
+	for k, info := range d.infos {
+		for j := w; j < len(info.Queues); j += n {
+			bind := o.Interfaces[k].Bind
+			if info.Attach == steer.Generic && bind == xsk.BindAuto {
+				bind = xsk.BindCopy // a generic program cannot feed a zero-copy socket
+			}
+			cfg.Ports = append(cfg.Ports, xsk.Options{Name: info.Name, Ifindex: info.Ifindex, Queue: info.Queues[j], Bind: bind})
+			wo.Interfaces = append(wo.Interfaces, k)
+		}
+	}
+	set, err := xsk.Open(cfg)
+	if err != nil {
+		return wo, err
+	}
+	d.sets = append(d.sets, set)
+	for i, p := range set.Ports {
+		wo.Ports = append(wo.Ports, p)
+		info := &d.infos[wo.Interfaces[i]]
+		info.Bind = "copy"
+		if p.ZeroCopy() {
+			info.Bind = "zerocopy"
+		}
+		if set.Fallback != "" && len(info.Notes) == 0 {
+			info.Notes = append(info.Notes, set.Fallback)
+		}
+	}
+	wo.CPU, wo.Memory = -1, set.Memory
+	if len(o.CPUs) > 0 {
+		wo.CPU = o.CPUs[w]
+	}
+	return wo, nil
+}
+
+// Attach runs the steering program on every interface and puts the sockets into its map: from here
+// on the director's frames come in. Rules should have been applied to Steerer, the engine started.
+func (d *Datapath) Attach() error {
+	for k := range d.infos {
+		info := &d.infos[k]
+		a, err := d.Steerer.Attach(info.Ifindex, info.Name, info.Attach)
+		if err != nil {
+			return err
+		}
+		d.attached = append(d.attached, a)
+		info.Attach = a.Mode()
+		if err := a.NativeError(); err != nil {
+			info.Notes = append(info.Notes, err.Error())
+		}
+		for _, set := range d.sets {
+			for _, p := range set.Ports {
+				if p.Name() != info.Name {
+					continue
+				}
+				if err := a.SetSocket(p.Queue(), p.FD()); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// SetMAC tells the steering program of an interface its MAC address.
+func (d *Datapath) SetMAC(k int, mac net.HardwareAddr) error {
+	if k >= len(d.attached) {
+		return nil
+	}
+	return d.attached[k].SetMAC(mac)
+}
+
+// Steered returns the steering program's counters of interface k.
+func (d *Datapath) Steered(k int) (steer.Counters, error) {
+	if k >= len(d.attached) {
+		return steer.Counters{}, nil
+	}
+	return d.attached[k].Counters()
+}
+
+// Interfaces says what was opened and attached, in the order of Options.Interfaces.
+func (d *Datapath) Interfaces() []Info { return d.infos }
+
+// Close detaches first, so that the kernel gets the traffic, and then stops the workers and closes the sockets.
+func (d *Datapath) Close() error {
+	var errs []error
+	if d.Steerer != nil {
+		errs = append(errs, d.Steerer.Close())
+	}
+	if d.Engine != nil {
+		errs = append(errs, d.Engine.Close())
+	}
+	for _, s := range d.sets {
+		errs = append(errs, s.Close())
+	}
+	d.Steerer, d.Engine, d.sets, d.attached = nil, nil, nil, nil
+	return errors.Join(errs...)
+}
