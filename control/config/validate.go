@@ -82,15 +82,14 @@ func (v *validator) log(l *Log, where string) {
 }
 
 func (v *validator) timeouts(t *Timeouts, where string) {
-	for key, d := range t.byKey() {
-		v.duration(d, where, key, *d, time.Millisecond, maxTimeout, t)
-	}
-}
-
-func (t *Timeouts) byKey() map[string]*time.Duration {
-	return map[string]*time.Duration{
-		"established": &t.Established, "syn_recv": &t.SynRecv, "fin_wait": &t.FinWait, "time_wait": &t.TimeWait,
-		"close": &t.Close, "close_wait": &t.CloseWait, "last_ack": &t.LastAck, "udp": &t.UDP,
+	for _, one := range []struct {
+		key   string
+		field *time.Duration
+	}{
+		{"established", &t.Established}, {"syn_recv", &t.SynRecv}, {"fin_wait", &t.FinWait}, {"time_wait", &t.TimeWait},
+		{"close", &t.Close}, {"close_wait", &t.CloseWait}, {"last_ack", &t.LastAck}, {"udp", &t.UDP},
+	} {
+		v.duration(one.field, where, one.key, *one.field, time.Millisecond, maxTimeout, t)
 	}
 }
 
