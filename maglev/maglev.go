@@ -124,10 +124,17 @@ func CheckSize(size uint64, members int) error {
 		return fmt.Errorf("table size %d is not a prime, which Maglev hashing needs; use %s", size, nearby(size))
 	case size < uint64(members)*MinSlotsPerMember:
 		recommended := NextPrime(min(uint64(members)*RecommendedSlotsPerMember, PrevPrime(MaxSize)))
-		return fmt.Errorf("a table of %d slots is too small for %d backends; use %d or another prime of about %d slots per backend (%d is the least)",
-			size, members, recommended, RecommendedSlotsPerMember, NextPrime(uint64(members)*MinSlotsPerMember))
+		return fmt.Errorf("a table of %d slots is too small for %s; use %d or another prime of about %d slots per backend (%d is the least)",
+			size, plural(members), recommended, RecommendedSlotsPerMember, NextPrime(uint64(members)*MinSlotsPerMember))
 	}
 	return nil
+}
+
+func plural(backends int) string {
+	if backends == 1 {
+		return "1 backend"
+	}
+	return fmt.Sprintf("%d backends", backends)
 }
 
 // Names returns the backends that have slots, sorted. The caller must not change it.

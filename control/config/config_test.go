@@ -150,7 +150,7 @@ func TestShortIntervalShortensTheTimeout(t *testing.T) {
 
 func TestHostileFiles(t *testing.T) {
 	aliases := "interfaces: [{name: eth0, addresses: &a [" + strings.Repeat("10.0.0.1/24,", 20000) + "]}"
-	aliases += strings.Repeat(",{name: x, addresses: *a}", 100) + "]\n"
+	aliases += strings.Repeat(",{name: x, addresses: *a }", 100) + "]\n"
 	cases := []struct{ name, data, want string }{
 		{"flow depth", strings.Repeat("[", 1<<20), "x:1:33: values are nested too deeply"},
 		{"block depth", strings.Repeat("- ", 1<<18), "x:1:1025: values are nested too deeply"},
@@ -159,7 +159,7 @@ func TestHostileFiles(t *testing.T) {
 		{"alias of itself", "interfaces: &a [*a]\n", "x:1:17: interface number 1: no anchor &a stands before this alias"},
 		{"merge of itself", "interfaces:\n  - &a\n    <<: *a\n", "no anchor &a stands before this alias"},
 		{"not UTF-8", "a: é\nb: \xff\n", "x:2:4: the file is not UTF-8 text"},
-		{"many errors", "interfaces:\n" + strings.Repeat("  - {name: eth0, mtu: 1}\n", 200), "there are 299 more problems"},
+		{"many errors", "interfaces:\n" + strings.Repeat("  - {name: eth0, mtu: 1}\n", 200), "there are 300 more problems"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -33,6 +33,12 @@ func (p place) in(part string) string {
 
 // value decodes n into v, which must be addressable.
 func (d *decoder) value(n ast.Node, v reflect.Value, p place) {
+	if anchor, ok := n.(*ast.AnchorNode); ok {
+		// Known only once its value is decoded, so that no alias contains itself.
+		d.value(anchor.Value, v, p)
+		d.anchors[anchor.Name.GetToken().Value] = anchor.Value
+		return
+	}
 	if n = d.resolve(n, p); n == nil {
 		d.bad[v.Addr().Interface()] = true
 		return
@@ -48,6 +54,10 @@ func (d *decoder) value(n ast.Node, v reflect.Value, p place) {
 	}
 	ptr := v.Addr().Interface()
 	d.at[ptr] = nodePosition(n)
+	if q, ok := ptr.(*Queues); ok {
+		d.queues(n, v, q, p)
+		return
+	}
 	if known, problem, remedy := scalar(n, ptr, p.key); known {
 		if problem != "" {
 			d.reject(n, v, p, problem, remedy)
@@ -71,19 +81,17 @@ func (d *decoder) reject(n ast.Node, v reflect.Value, p place, problem, remedy s
 	d.add(nodePosition(n), p.where, problem, remedy)
 }
 
-// resolve follows anchors and aliases to the node that holds the value. It returns nil after
+// resolve follows aliases to the node that holds the value. It ends, because an anchor's value
+// holds only aliases of anchors before it. It returns nil after
 // reporting what is no value.
 func (d *decoder) resolve(n ast.Node, p place) ast.Node {
 	switch n := n.(type) {
 	case *ast.AnchorNode:
-		// Known only from here on, to aliases that come later, so that no alias contains itself.
-		value := d.resolve(n.Value, p)
-		d.anchors[n.Name.GetToken().Value] = value
-		return value
+		return d.resolve(n.Value, p)
 	case *ast.AliasNode:
 		name := n.Value.GetToken().Value
 		if target := d.anchors[name]; target != nil {
-			return target
+			return d.resolve(target, p)
 		}
 		d.add(nodePosition(n), p.where, fmt.Sprintf("no anchor &%s stands before this alias", name), "define it earlier in the file, or write the value out; quote the value if it is meant to begin with *")
 	case *ast.TagNode:
@@ -93,7 +101,7 @@ func (d *decoder) resolve(n ast.Node, p place) ast.Node {
 		if n != nil {
 			pos = nodePosition(n)
 		}
-		d.add(pos, p.where, quoteKey(p.key)+" has no value", "write one, or remove the key to get the default")
+		d.add(pos, p.where, quoteKey(p.key)+" has no value", "write one, or remove the key")
 	default:
 		return n
 	}

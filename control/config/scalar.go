@@ -29,9 +29,6 @@ func text(n ast.Node) (string, bool) {
 // problem is empty when all is well.
 func scalar(n ast.Node, ptr any, key string) (known bool, problem, remedy string) {
 	switch ptr := ptr.(type) {
-	case *Queues:
-		problem, remedy = queues(n, ptr)
-		return true, problem, remedy
 	case *string, *bool, *int, *uint16, *uint64, *time.Duration, *netip.Addr, *netip.Prefix, *MAC:
 		word, ok := text(n)
 		if !ok {
@@ -125,25 +122,16 @@ func parseNumber(word string, v reflect.Value, key string) (problem, remedy stri
 	return "", ""
 }
 
-func queues(n ast.Node, q *Queues) (problem, remedy string) {
-	const use = "write all, or a list such as [0, 1]"
+// queues decodes the word all or a list of numbers.
+func (d *decoder) queues(n ast.Node, v reflect.Value, q *Queues, p place) {
 	if word, ok := text(n); ok && word == "all" {
 		*q = Queues{All: true}
-		return "", ""
+		return
 	}
-	list, ok := n.(*ast.SequenceNode)
-	if !ok {
-		return "queues is neither all nor a list of queue numbers", use
+	if _, ok := n.(*ast.SequenceNode); !ok {
+		d.reject(n, v, p, "queues is neither all nor a list of queue numbers", "write all, or a list such as [0, 1]")
+		return
 	}
-	q.All, q.List = false, make([]int, len(list.Values))
-	for i, element := range list.Values {
-		word, ok := text(element)
-		if !ok {
-			return fmt.Sprintf("element %d of queues is not a number", i+1), use
-		}
-		if problem, _ := parseNumber(word, reflect.ValueOf(&q.List[i]).Elem(), "a queue"); problem != "" {
-			return problem, use
-		}
-	}
-	return "", ""
+	q.All = false
+	d.sequence(n, reflect.ValueOf(&q.List).Elem(), place{p.where, "a queue"})
 }

@@ -44,6 +44,9 @@ func distance(a, b string) int {
 
 // choose words the remedy for a word that is none of the choices.
 func choose(word string, choices []string) string {
+	if len(choices) == 1 {
+		return "use " + choices[0]
+	}
 	list := strings.Join(choices, ", ")
 	if near := nearest(word, choices); near != "" {
 		return "did you mean " + near + "? (possible: " + list + ")"

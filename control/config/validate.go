@@ -29,6 +29,9 @@ const (
 type validator struct{ *report }
 
 func (v *validator) config(c *Config) {
+	if v.bad[c] {
+		return
+	}
 	v.director(&c.Director)
 	v.interfaces(c)
 	if len(c.Services) > maxServices {
@@ -159,9 +162,21 @@ func (v *validator) powerOfTwo(field *int, where, key string, got, least, most i
 	v.value(field, where, fmt.Sprintf("%s is %d, which is not a power of two from %d to %d", key, got, least, most), "use "+near, parent)
 }
 
+// short leaves out the zeros that Duration.String appends: 1h, not 1h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 func (v *validator) duration(field *time.Duration, where, key string, got, least, most time.Duration, parent any) bool {
 	if got < least || got > most {
-		v.value(field, where, fmt.Sprintf("%s is %v", key, got), fmt.Sprintf("use %v to %v", least, most), parent)
+		v.value(field, where, fmt.Sprintf("%s is %s", key, short(got)), fmt.Sprintf("use %s to %s", short(least), short(most)), parent)
 		return false
 	}
 	return true

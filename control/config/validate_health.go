@@ -20,8 +20,8 @@ func (v *validator) health(s *Service, where string) {
 		v.http(h, where)
 		v.healthPort(s, where)
 	}
-	v.duration(&h.Interval, where, "interval", h.Interval, minInterval, maxInterval, h)
-	if v.duration(&h.Timeout, where, "timeout", h.Timeout, time.Millisecond, maxInterval, h) && h.Timeout > h.Interval && !v.bad[&h.Interval] {
+	usable := v.duration(&h.Interval, where, "interval", h.Interval, minInterval, maxInterval, h) && !v.bad[&h.Interval]
+	if v.duration(&h.Timeout, where, "timeout", h.Timeout, time.Millisecond, maxInterval, h) && usable && h.Timeout > h.Interval {
 		v.value(&h.Timeout, where, fmt.Sprintf("timeout %v is longer than the interval of %v, so that checks would overlap", h.Timeout, h.Interval),
 			"use a timeout of at most the interval", h)
 	}

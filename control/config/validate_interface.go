@@ -59,11 +59,9 @@ func (v *validator) queues(in *Interface, where string) {
 	for i, n := range q.List {
 		switch {
 		case n < 0 || n > maxQueue:
-			v.value(q, where, fmt.Sprintf("queue %d does not exist", n), fmt.Sprintf("queues count from 0 to %d; ethtool -l shows how many there are", maxQueue), in)
-			return
+			v.value(&q.List[i], where, fmt.Sprintf("queue %d does not exist", n), fmt.Sprintf("queues count from 0 to %d; ethtool -l shows how many there are", maxQueue), q, in)
 		case slices.Contains(q.List[:i], n):
-			v.value(q, where, fmt.Sprintf("queue %d is listed twice", n), "list each queue once", in)
-			return
+			v.value(&q.List[i], where, fmt.Sprintf("queue %d is listed twice", n), "list each queue once", q, in)
 		}
 	}
 }
