@@ -3,6 +3,7 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -79,13 +80,19 @@ func linkXDP(prog *ebpf.Program, ifindex int, name string, mode Mode) (link.Link
 	case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EEXIST):
 		return nil, fmt.Errorf("attach XDP to %s: %w%s: stop what attached it, or remove it with `ip link set dev %s xdp off`",
 			name, ErrBusy, runningProgram(ifindex), name)
-	case errors.Is(err, syscall.ENODEV):
-		return nil, fmt.Errorf("attach XDP to %s: there is no interface with index %d here: %w", name, ifindex, err)
+	// The kernel says EINVAL where the index names nothing (bpf_xdp_link_attach).
+	case errors.Is(err, syscall.EINVAL) && !exists(ifindex):
+		return nil, fmt.Errorf("attach XDP to %s: no interface has index %d in this network namespace: %w", name, ifindex, syscall.ENODEV)
 	case mode == Native && !errors.Is(err, syscall.EPERM):
 		return nil, fmt.Errorf("attach XDP to %s in native mode: the driver refuses (it has no XDP, or the MTU or "+
 			"an offload is not possible with it): %w", name, err)
 	}
 	return nil, explain(fmt.Sprintf("attach XDP to %s in %s mode", name, mode), err)
+}
+
+func exists(ifindex int) bool {
+	_, err := net.InterfaceByIndex(ifindex)
+	return err == nil
 }
 
 // runningProgram names the program on the interface for an error message, if it can be found out.

@@ -24,7 +24,7 @@ func requireRoot(t testing.TB) {
 }
 
 // lab is a veth pair between two namespaces without names, which go when the test does. The test's goroutine is
-// in the near one.
+// in the near one, and only it: a goroutine started by it, as t.Run does, is not.
 //
 //	near [near link] ---- [far link] far
 type lab struct {
@@ -51,8 +51,10 @@ func newLab(t *testing.T) *lab {
 	l.nearNS, err = netns.New()
 	must(t, err)
 	names := [2]string{fmt.Sprintf("near%d", os.Getpid()), fmt.Sprintf("far%d", os.Getpid())}
+	// An index that no interface of the machine has: an attachment made in the wrong namespace fails.
+	const index = 1 << 20
 	must(t, netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: names[0]}, PeerName: names[1], PeerNamespace: netlink.NsFd(l.farNS),
+		LinkAttrs: netlink.LinkAttrs{Name: names[0], Index: index}, PeerName: names[1], PeerNamespace: netlink.NsFd(l.farNS),
 	}))
 	l.near = l.up(t, names[0])
 	l.inFar(t, func() { l.far = l.up(t, names[1]) })
