@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"xlvs/dataplane/steer"
 )
 
 // A Decapsulation says what a TUN server has to unwrap: packets to an address of Outer that carry,
@@ -51,7 +53,8 @@ func (l *Lab) decapsulate(s *Server) error {
 var ErrNoTunnel = errors.New("the kernel has no IP tunnels (modules ipip, sit and ip6_tunnel)")
 
 // KernelDecap decapsulates with the kernel's own tunnel devices, as classic TUN servers do: ipip for IPv4 in
-// IPv4, sit for IPv6 in IPv4, ip6tnl for both in IPv6. They are removed with the namespace.
+// IPv4, sit for IPv6 in IPv4, ip6tnl for both in IPv6. They are removed with the namespace. The error is
+// ErrNoTunnel where the kernel has none.
 func KernelDecap(d Decapsulation) (io.Closer, error) {
 	for _, outer := range d.Outer {
 		for _, t := range tunnels(outer) {
@@ -92,5 +95,15 @@ func addTunnel(t netlink.Link) error {
 	return netlink.LinkSetUp(t)
 }
 
-// DefaultDecap is KernelDecap for now.
-func DefaultDecap(d Decapsulation) (io.Closer, error) { return KernelDecap(d) }
+// DefaultDecap decapsulates with the XDP program of package steer. It is preferred to the kernel's tunnels, which
+// many kernels lack, and whose modules put interfaces (tunl0, sit0, ip6tnl0) into the host's own namespace when loaded.
+func DefaultDecap(d Decapsulation) (io.Closer, error) {
+	program, err := steer.LoadDecap(d.Outer, d.Inner)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := program.Attach(d.Index, d.Interface, steer.Auto); err != nil {
+		return nil, errors.Join(err, program.Close())
+	}
+	return program, nil
+}

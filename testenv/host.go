@@ -37,13 +37,11 @@ type Host struct {
 func newHost(lab *Lab, name string, number int) (*Host, error) {
 	h := &Host{Name: name, Namespace: lab.prefix + name, lab: lab, number: number, ns: netns.None()}
 	created := make(chan error, 1)
-	go func() {
-		// The thread is born into the new namespace and never unlocked: the runtime ends it with the goroutine.
-		runtime.LockOSThread()
+	go onThreadToEnd(func() {
 		ns, err := netns.NewNamed(h.Namespace)
 		h.ns = ns
 		created <- err
-	}()
+	})
 	if err := <-created; err != nil {
 		// NewNamed may have made the file and then failed to mount on it.
 		return nil, errors.Join(fmt.Errorf("create network namespace %s: %w", h.Namespace, err), removeNamespace(h.Namespace))
@@ -119,6 +117,24 @@ func (h *Host) enter() error {
 		return fmt.Errorf("enter network namespace %s: %w", h.Namespace, err)
 	}
 	return nil
+}
+
+// onThreadToEnd runs fn on a thread that ends with it, whatever namespaces fn has left it in. It must have a goroutine of its own.
+func onThreadToEnd(fn func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		fn() // never unlocked: the runtime ends the thread with the goroutine
+		return
+	}
+	// The main thread cannot end; it would stay in the namespace for good. Held here, it is not the next one.
+	started := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(started)
+		fn()
+	}()
+	<-started
+	runtime.UnlockOSThread()
 }
 
 // Do runs fn on a thread of its own inside the namespace and returns fn's error. Sockets that fn opens

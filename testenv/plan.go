@@ -30,16 +30,18 @@ var (
 	virtual = newSegment("none", "203.0.113.0/24", "2001:db8:f::/64")
 )
 
-// at returns an address of the segment: group and host are the last two bytes of an IPv4 address and
-// the last two groups of an IPv6 one.
+// at returns an address of the segment. group and host are added to the last two bytes of its IPv4 address, and
+// to the last two groups of its IPv6 address.
 func (s segment) at(v6 bool, group, host int) netip.Addr {
 	if v6 {
 		a := s.v6.Addr().As16()
-		a[13], a[15] = byte(group), byte(host)
+		a[13] += byte(group)
+		a[14], a[15] = byte(host>>8), byte(host)
 		return netip.AddrFrom16(a)
 	}
 	a := s.v4.Addr().As4()
-	a[2], a[3] = byte(group), byte(host)
+	a[2] += byte(group)
+	a[3] = byte(host)
 	return netip.AddrFrom4(a)
 }
 
@@ -64,8 +66,8 @@ func anywhere(v6 bool) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
-// hexHost writes n so that IPv6 addresses read like the IPv4 ones: 13 becomes 0x13.
-func hexHost(v6 bool, n int) int {
+// alike returns n, or for IPv6 the number whose hexadecimal digits read like it: ::13 goes with .13.
+func alike(v6 bool, n int) int {
 	if v6 {
 		return n/100<<8 | n/10%10<<4 | n%10
 	}
@@ -73,7 +75,7 @@ func hexHost(v6 bool, n int) int {
 }
 
 func (p plan) vip(m table.Mode, v6 bool) netip.Addr {
-	n := hexHost(v6, 11+int(m))
+	n := alike(v6, 11+int(m))
 	if p.layout == Routed {
 		return virtual.at(v6, 0, n)
 	}
@@ -84,11 +86,7 @@ func (p plan) client(v6 bool) netip.Addr {
 	if p.layout == Routed {
 		return access.at(v6, 0, 2)
 	}
-	a := lan.at(v6, 0, 100)
-	if v6 {
-		return netip.MustParseAddr("2001:db8::100")
-	}
-	return a
+	return lan.at(v6, 0, alike(v6, 100))
 }
 
 // director returns the director's address on each of its interfaces.

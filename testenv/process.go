@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -36,11 +35,9 @@ func (h *Host) Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{Host: h, Cmd: cmd, done: make(chan struct{})}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
-	go func() {
+	go onThreadToEnd(func() {
 		defer close(p.done)
-		// The death signal comes when the *thread* that forked ends, so this one waits for the child. It is
-		// never unlocked: its namespaces are not this process' any more, and the runtime ends it.
-		runtime.LockOSThread()
+		// The death signal comes when the *thread* that forked ends, so this one waits for the child.
 		if err := h.enter(); err != nil {
 			started <- err
 			return
@@ -55,7 +52,7 @@ func (h *Host) Start(cmd *exec.Cmd) (*Process, error) {
 		}
 		started <- nil
 		p.err = cmd.Wait()
-	}()
+	})
 	if err := <-started; err != nil {
 		<-p.done
 		return nil, err

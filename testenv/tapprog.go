@@ -8,8 +8,8 @@ import (
 
 // Offsets into struct __sk_buff (include/uapi/linux/bpf.h).
 const (
+	skbLen      = 0
 	skbProtocol = 16
-	skbWireLen  = 160
 	skbGSOSegs  = 164
 )
 
@@ -19,12 +19,16 @@ const (
 	protoIPv6 = 0xdd86
 )
 
+const protoTCP = 6
+
 // The stack of the tap program, below the frame pointer.
 const (
 	stackMAC = -8  // 6 bytes: the address to compare
 	stackSrc = -24 // 16 bytes: source, IPv4 as ::ffff:a.b.c.d
 	stackDst = -40 // 16 bytes: destination
 	stackKey = -44 // 4 bytes: key into the counters
+	stackOff = -56 // 8 bytes: where the transport header starts
+	stackHdr = -64 // 1 byte at a time: what the length of the headers depends on
 )
 
 // tapProgram counts the frames whose MAC address at macOffset is mac:
@@ -105,7 +109,7 @@ func lookupRole(fd int, stack int16, reg asm.Register, next string) asm.Instruct
 
 // tapCounting adds the frame to the counters that R7 and R8 choose. The counters are per CPU, so plain additions do.
 func tapCounting(fd int) asm.Instructions {
-	return asm.Instructions{
+	p := asm.Instructions{
 		asm.JGE.Imm(asm.R7, roleHost, "out").WithSymbol("src_known"),
 		asm.JGE.Imm(asm.R8, roleHost, "out"),
 		asm.Mov.Imm(asm.R9, 0),
@@ -124,20 +128,76 @@ func tapCounting(fd int) asm.Instructions {
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
 
-		// gso_segs is 0 for an ordinary frame.
-		asm.LoadMem(asm.R1, asm.R6, skbGSOSegs, asm.Word),
-		asm.JNE.Imm(asm.R1, 0, "segments"),
-		asm.Mov.Imm(asm.R1, 1),
-		asm.LoadMem(asm.R2, asm.R0, 0, asm.DWord).WithSymbol("segments"),
-		asm.Add.Reg(asm.R2, asm.R1),
-		asm.StoreMem(asm.R0, 0, asm.R2, asm.DWord),
-		asm.LoadMem(asm.R1, asm.R6, skbWireLen, asm.Word),
-		asm.LoadMem(asm.R2, asm.R0, 8, asm.DWord),
-		asm.Add.Reg(asm.R2, asm.R1),
-		asm.StoreMem(asm.R0, 8, asm.R2, asm.DWord),
+		asm.Mov.Reg(asm.R7, asm.R0),
+		asm.LoadMem(asm.R8, asm.R6, skbGSOSegs, asm.Word),
+		asm.LoadMem(asm.R9, asm.R6, skbLen, asm.Word),
+		asm.JGT.Imm(asm.R8, 1, "segments"),
+		asm.Mov.Imm(asm.R8, 1), // gso_segs is 0 for an ordinary frame
+		asm.Ja.Label("add"),
+	}
+	p = append(p, addHeaders()...)
+	return append(p,
+		asm.LoadMem(asm.R1, asm.R7, 0, asm.DWord).WithSymbol("add"),
+		asm.Add.Reg(asm.R1, asm.R8),
+		asm.StoreMem(asm.R7, 0, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R7, 8, asm.DWord),
+		asm.Add.Reg(asm.R1, asm.R9),
+		asm.StoreMem(asm.R7, 8, asm.R1, asm.DWord),
 
 		// Let the frame pass to the next program, if any (TCX_NEXT).
 		asm.Mov.Imm(asm.R0, -1).WithSymbol("out"),
 		asm.Return(),
+	)
+}
+
+// addHeaders adds to R9, the bytes of a super-packet, the headers that segmentation will put before each of its R8
+// frames but the first. IPv6 extension headers do not occur in what is segmented here.
+func addHeaders() asm.Instructions {
+	p := asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R6, skbProtocol, asm.Word).WithSymbol("segments"),
+		asm.JEq.Imm(asm.R1, protoIPv6, "segments6"),
 	}
+	p = append(p, loadBytes(14, stackHdr, 1)...)
+	p = append(p,
+		asm.LoadMem(asm.R1, asm.RFP, stackHdr, asm.Byte),
+		asm.And.Imm(asm.R1, 0xf), // header length in words
+		asm.LSh.Imm(asm.R1, 2),
+		asm.Add.Imm(asm.R1, 14),
+		asm.StoreMem(asm.RFP, stackOff, asm.R1, asm.DWord),
+	)
+	p = append(p, loadBytes(23, stackHdr, 1)...)
+	p = append(p, asm.Ja.Label("transport"))
+
+	v6 := loadBytes(20, stackHdr, 1)
+	v6[0] = v6[0].WithSymbol("segments6")
+	p = append(p, v6...)
+	p = append(p,
+		asm.Mov.Imm(asm.R1, 54),
+		asm.StoreMem(asm.RFP, stackOff, asm.R1, asm.DWord),
+
+		asm.Mov.Imm(asm.R2, 8).WithSymbol("transport"), // of a UDP header
+		asm.LoadMem(asm.R1, asm.RFP, stackHdr, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoTCP, "headers"),
+
+		// The TCP header's length in words is in the upper half of its byte 12.
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMem(asm.R2, asm.RFP, stackOff, asm.DWord),
+		asm.Add.Imm(asm.R2, 12),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, stackHdr),
+		asm.Mov.Imm(asm.R4, 1),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "out"),
+		asm.LoadMem(asm.R2, asm.RFP, stackHdr, asm.Byte),
+		asm.RSh.Imm(asm.R2, 4),
+		asm.LSh.Imm(asm.R2, 2),
+
+		asm.LoadMem(asm.R1, asm.RFP, stackOff, asm.DWord).WithSymbol("headers"),
+		asm.Add.Reg(asm.R1, asm.R2),
+		asm.Mov.Reg(asm.R2, asm.R8),
+		asm.Sub.Imm(asm.R2, 1),
+		asm.Mul.Reg(asm.R1, asm.R2),
+		asm.Add.Reg(asm.R9, asm.R1),
+	)
+	return p
 }
