@@ -43,6 +43,8 @@ func openFirst(d *device, flags bindFlags, frames, frameSize, ring int) (*umemSo
 	if err != nil {
 		return nil, errors.Join(asavieError(err), unmapOrphans())
 	}
+	// asavie opens it without SOCK_CLOEXEC: a child that inherits it would keep the queue busy.
+	unix.CloseOnExec(s.FD())
 	return &umemSocket{sock: s, umem: s.GetFrame(xdp.Desc{Addr: 0, Len: uint32(frames * frameSize)})}, nil
 }
 

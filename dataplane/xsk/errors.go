@@ -78,7 +78,7 @@ func openError(d *device, mode bindFlags, err error) *OpenError {
 	case errors.Is(err, unix.EBUSY):
 		e.hint = fmt.Sprintf("queue %d of %s is in use by another AF_XDP socket; stop that program or choose another queue", d.queue, d.name)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		e.hint = "this needs CAP_NET_RAW and CAP_NET_ADMIN; run as root or give the program these capabilities"
+		e.hint = "AF_XDP sockets need CAP_NET_RAW (and busy polling CAP_NET_ADMIN); run as root or give the program these capabilities"
 	case errors.Is(err, unix.ENODEV):
 		e.hint = fmt.Sprintf("there is no interface %s in this network namespace", d.name)
 	case errors.Is(err, unix.EAFNOSUPPORT):

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane"
@@ -36,7 +35,7 @@ func TestEcho(t *testing.T) {
 			if st.RxDropped+st.TxDropped+st.TxInvalid+st.Errors != 0 || st.Wakeups == 0 {
 				t.Errorf("counters %+v, first error %v", st, p.FirstError())
 			}
-			if p.ZeroCopy() || s.Fallback == "" || p.NeedWakeup() == cfg.AlwaysWake {
+			if p.ZeroCopy() || !strings.Contains(s.Fallback, "refused zero-copy (bind: operation not supported)") || p.NeedWakeup() == cfg.AlwaysWake {
 				t.Errorf("zero-copy %v, fallback %q, need_wakeup %v", p.ZeroCopy(), s.Fallback, p.NeedWakeup())
 			}
 			noLeak(t, s)
@@ -116,7 +115,7 @@ func TestLinkDownAndUp(t *testing.T) {
 	carry(t, w, w, p, p, 100)
 
 	must(t, netlink.LinkSetDown(l.links[0]))
-	for range 5 { // 50 frames and more than the ring's 64 slots
+	for range 5 { // 80 frames, more than the 64 slots of the ring
 		send(t, s, p, 16)
 		if err := p.Flush(); !errors.Is(err, unix.ENETDOWN) {
 			t.Fatalf("Flush on a link that is down: %v", err)
@@ -218,74 +217,6 @@ func TestReceiveFlood(t *testing.T) {
 		t.Errorf("received %d: %+v", received, st)
 	}
 	noLeak(t, s)
-}
-
-func TestReopenLeavesNothingBehind(t *testing.T) {
-	l := newLab(t, 2, 1)
-	cfg := Config{Ports: l.ports(2), Ring: 64, FramesPerPort: 256}
-	s, err := Open(cfg) // netlink and ethtool open what they keep
-	must(t, err)
-	must(t, s.Close())
-	fds, maps := resources(t)
-	for i := range 20 {
-		s, err := Open(cfg)
-		if err != nil {
-			t.Fatalf("opening for the %dth time: %v", i+2, err)
-		}
-		must(t, s.Close())
-		must(t, s.Close())
-		noLeak(t, s)
-	}
-	if f, m := resources(t); f != fds || m != maps || m != 0 {
-		t.Errorf("%d descriptors and %d ring mappings, before %d and %d", f, m, fds, maps)
-	}
-}
-
-func TestOpenFailures(t *testing.T) {
-	l := newLab(t, 2, 1)
-	name := l.links[1].Attrs().Name
-	held := l.open(Config{Ports: l.ports(2)[1:], Ring: 64})
-	fds, maps := resources(t)
-	for what, c := range map[string]struct {
-		cfg   Config
-		errno unix.Errno
-		want  string
-	}{
-		"in use":        {Config{Ports: l.ports(2)[1:]}, unix.EBUSY, "queue 0 of " + name + " is in use by another AF_XDP socket"},
-		"second in use": {Config{Ports: l.ports(2)}, unix.EBUSY, "queue 0 of " + name + " is in use by another AF_XDP socket"},
-		"zero-copy":     {Config{Ports: []Options{{Name: l.links[0].Attrs().Name, Bind: BindZeroCopy}}}, unix.EOPNOTSUPP, "`bind: copy` works"},
-		"no such queue": {Config{Ports: []Options{{Name: name, Queue: 7}}}, 0, name + " has 1 queue but `queues: [7]` was asked for"},
-	} {
-		s, err := Open(c.cfg)
-		if err == nil {
-			t.Errorf("%s: opened", what)
-			must(t, s.Close())
-			continue
-		}
-		if !strings.Contains(err.Error(), c.want) || c.errno != 0 && !errors.Is(err, c.errno) {
-			t.Errorf("%s: %v", what, err)
-		}
-		if f, m := resources(t); f != fds || m != maps {
-			t.Errorf("%s: %d descriptors and %d mappings, before %d and %d", what, f, m, fds, maps)
-		}
-	}
-	must(t, held.Close())
-	must(t, netlink.LinkSetMTU(l.links[0], 9000))
-	if _, err := Open(Config{Ports: l.ports(1)}); err == nil || !strings.Contains(err.Error(), "MTU of 9000") {
-		t.Errorf("MTU 9000: %v", err)
-	}
-}
-
-func TestOneNamespacePerThread(t *testing.T) {
-	l := newLab(t, 1, 1)
-	must(t, netns.Set(l.generator))
-	defer func() { must(t, netns.Set(l.director)) }()
-	if _, err := Open(Config{Ports: l.ports(1)}); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("the director's link was found in the generator's namespace: %v", err)
-	}
-	if n, err := Queues(l.peers[0]); err != nil || n != 1 {
-		t.Errorf("Queues = %d, %v", n, err)
-	}
 }
 
 func TestHotPathDoesNotAllocate(t *testing.T) {

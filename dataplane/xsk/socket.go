@@ -2,7 +2,6 @@ package xsk
 
 import (
 	"errors"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,6 +114,3 @@ func tune(fd, ring, frameSize int, b BusyPoll) (txBudget int, err error) {
 	}
 	return txBudget, nil
 }
-
-// reason shortens an error to one line for a report.
-func reason(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

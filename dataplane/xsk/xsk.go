@@ -154,13 +154,21 @@ func openMode(cfg Config, devices []*device, mode BindMode) (*Set, error) {
 	if err == nil || !mayFallBack(err) {
 		return s, err
 	}
-	why := reason(err)
+	why := err
 	s, err = openAll(cfg, devices, wake|unix.XDP_COPY)
 	if err != nil {
 		return nil, err
 	}
-	s.Fallback = "copy mode, since " + why
+	s.Fallback = fallbackText(why)
 	return s, nil
+}
+
+func fallbackText(err error) string {
+	var e *OpenError
+	if errors.As(err, &e) {
+		return fmt.Sprintf("copy mode: queue %d of %s refused zero-copy (%v)", e.Queue, e.Name, e.Err)
+	}
+	return fmt.Sprintf("copy mode: zero-copy failed (%v)", err)
 }
 
 // mayFallBack reports whether copy mode could succeed where zero-copy has failed.
