@@ -22,6 +22,7 @@ const (
 	directorStop
 	configApplied
 	configRejected
+	controlWarning
 	interfaceAttached
 	linkUp
 	linkDown
@@ -49,6 +50,7 @@ var kinds = [numKinds]struct {
 	directorStop:      {"director.stop", zapcore.InfoLevel},
 	configApplied:     {"config.applied", zapcore.InfoLevel},
 	configRejected:    {"config.rejected", zapcore.ErrorLevel},
+	controlWarning:    {"control.warning", zapcore.WarnLevel},
 	interfaceAttached: {"interface.attached", zapcore.InfoLevel},
 	linkUp:            {"link.up", zapcore.InfoLevel},
 	linkDown:          {"link.down", zapcore.WarnLevel},
@@ -153,6 +155,21 @@ func (ConfigRejected) kind() kind { return configRejected }
 // MarshalLogObject implements zapcore.ObjectMarshaler.
 func (r ConfigRejected) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("file", r.File)
+	e.AddString("error", errorText(r.Err))
+	return nil
+}
+
+// Warning is control.warning: a part of the control loop failed at something and tries again.
+type Warning struct {
+	Part string // neigh | announce | steer | reconcile | log | api
+	Err  error
+}
+
+func (Warning) kind() kind { return controlWarning }
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (r Warning) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("part", r.Part)
 	e.AddString("error", errorText(r.Err))
 	return nil
 }

@@ -37,6 +37,7 @@ func samples() [numKinds]Record {
 		directorReady:     DirectorReady{Took: 84 * time.Millisecond},
 		directorStop:      DirectorStop{Reason: "SIGTERM", Uptime: time.Hour},
 		configApplied:     ConfigApplied{Generation: 7, Services: 3, Backends: 12, File: "/etc/xlvs/xlvs.yaml"},
+		controlWarning:    Warning{Part: "announce", Err: errors.New("join ff02::1:ff00:1 on eth0: no such device")},
 		configRejected:    ConfigRejected{File: "/etc/xlvs/xlvs.yaml", Err: errors.New("line 1\nline \"2\"")},
 		interfaceAttached: InterfaceAttached{Interface: "eth0", Queues: 2, Attach: "native", Bind: "copy"},
 		linkUp:            LinkUp{Interface: "eth0"},
