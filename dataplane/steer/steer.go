@@ -110,10 +110,11 @@ func (s *Steerer) Close() error {
 	return errors.Join(errs...)
 }
 
-// explain says what a person can do about the one error that everybody meets.
+// explain says what a person can do about the one error that everybody meets. Offsets that depend on
+// the packet are what CAP_PERFMON is for: without it the verifier refuses them, with EACCES.
 func explain(doing string, err error) error {
-	if errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("%s: needs CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: CAP_SYS_ADMIN): run as root: %w", doing, err)
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+		return fmt.Errorf("%s: needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (before Linux 5.8: CAP_SYS_ADMIN): run as root: %w", doing, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

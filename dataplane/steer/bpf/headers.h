@@ -120,8 +120,7 @@ static __always_inline void *peek(struct cursor *c, __u32 size)
 	return p;
 }
 
-/* Does the frame go on for length bytes from the cursor? Written as an addition to a packet pointer, not as the
- * difference of two, which the verifier allows only to holders of CAP_PERFMON. */
+/* Does the frame go on for length bytes from the cursor? */
 static __always_inline int holds(const struct cursor *c, __u32 length)
 {
 	__u32 offset = c->offset;
