@@ -114,3 +114,59 @@ func TestContextClosesLab(t *testing.T) {
 		t.Error("Do works on a closed lab")
 	}
 }
+
+func TestOptionsShapeTheDirectorsLinks(t *testing.T) {
+	l := newLab(t, Options{Layout: Routed, Servers: 1, MTU: 1400, Queues: 2, Decap: noDecap, NoTaps: true, NoServices: true})
+	for _, ifname := range l.DirectorInterfaces {
+		for h, name := range map[*Host]string{l.Director: ifname, l.Switch: l.Director.port(ifname)} {
+			link, err := h.link(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := link.Attrs(); a.MTU != 1400 || a.NumRxQueues != 2 || a.NumTxQueues != 2 {
+				t.Errorf("%s of %s: MTU %d, %d/%d queues", name, h.Name, a.MTU, a.NumRxQueues, a.NumTxQueues)
+			}
+		}
+	}
+	if l.Servers[0].Running() {
+		t.Error("services run although nobody wanted them")
+	}
+	if _, err := l.Crossed(l.VIP(table.DR, false)); err == nil {
+		t.Error("a lab without taps counts")
+	}
+}
+
+// Labs of one process have the same addresses and do not see each other.
+func TestLabsSideBySide(t *testing.T) {
+	var labs [3]*Lab
+	for i := range labs {
+		labs[i] = newLab(t, Options{Servers: 1, Modes: []table.Mode{table.DR}})
+	}
+	c := labs[0].Client.HTTPClient(HTTPOptions{KeepAlive: true})
+	for range 3 {
+		if _, err := get(c, labs[0].Server("dr1").Addr(false), HTTPPort, "/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := c.Counts(); n != (HTTPCounts{Connections: 1, Requests: 3}) {
+		t.Errorf("counts %+v, want one connection and three requests", n)
+	}
+	for i, want := range []uint64{3, 0, 0} {
+		if got := labs[i].Server("dr1").Requests(); got != want {
+			t.Errorf("lab %d served %d requests, want %d", i, got, want)
+		}
+	}
+	for i := range labs { // the first one's end must not take the names of the others
+		if err := labs[i].Close(); err != nil {
+			t.Error(err)
+		}
+		for _, other := range labs[i+1:] {
+			if _, err := other.Client.Counters("eth0"); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(netnsDir + "/" + other.Client.Namespace); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
