@@ -13,6 +13,7 @@ import (
 )
 
 func TestEcho(t *testing.T) {
+	needRoot(t)
 	for name, cfg := range map[string]Config{
 		"copy":        {Ring: 64, FramesPerPort: 256},
 		"always wake": {Ring: 64, FramesPerPort: 256, AlwaysWake: true},
