@@ -1,7 +1,6 @@
 package neigh
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -81,8 +80,9 @@ func (k *netlinkKernel) interfaces() ([]Facts, error) {
 	return facts, nil
 }
 
+// running asks for IFF_LOWER_UP, the carrier itself: IFF_RUNNING follows it up to a second later, when linkwatch has run.
 func running(flags uint32) bool {
-	return flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0
+	return flags&unix.IFF_UP != 0 && flags&unix.IFF_LOWER_UP != 0
 }
 
 func (k *netlinkKernel) route(addr netip.Addr) (route, error) {
@@ -228,38 +228,4 @@ func (k *netlinkKernel) subscribe() (<-chan event, func(), error) {
 		<-finished
 	}
 	return ch, stop, nil
-}
-
-// sizes of struct ndmsg and struct ifinfomsg (include/uapi/linux).
-const (
-	sizeofNdmsg     = 12
-	sizeofIfinfomsg = 16
-)
-
-// parseEvent reads one rtnetlink message: typ from its header, data what follows the header.
-func parseEvent(typ uint16, data []byte) (event, bool) {
-	switch typ {
-	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		if len(data) < sizeofNdmsg || (data[0] != unix.AF_INET && data[0] != unix.AF_INET6) {
-			return event{}, false // the bridge's forwarding entries come here too
-		}
-		n, err := netlink.NeighDeserialize(data)
-		if err != nil {
-			return event{}, false
-		}
-		nb := neighbourOf(n)
-		return event{neigh: &nb, gone: typ == unix.RTM_DELNEIGH}, true
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		if len(data) < sizeofIfinfomsg || data[0] == unix.AF_BRIDGE {
-			return event{}, false
-		}
-		flags := binary.NativeEndian.Uint32(data[8:])
-		return event{
-			refresh: true, ifindex: int(int32(binary.NativeEndian.Uint32(data[4:]))),
-			running: typ == unix.RTM_NEWLINK && running(flags),
-		}, true
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return event{refresh: true}, true
-	}
-	return event{}, false
 }

@@ -192,6 +192,7 @@ func TestRouterFlagSurvivesVerification(t *testing.T) {
 func TestInterfaceFacts(t *testing.T) {
 	l := newLab(t)
 	r := l.resolver(Options{})
+	within(t, r, "a carrier", func() bool { f, _ := r.Interface("dir0"); return f.Up })
 	f, ok := r.Interface("dir0")
 	if !ok || !f.Up || f.NoARP || f.MTU != 1500 || len(f.MAC) != 6 || !slices.Contains(f.Addrs, netip.MustParsePrefix("10.0.0.1/24")) {
 		t.Errorf("dir0: %+v, %v", f, ok)
@@ -215,7 +216,7 @@ func FuzzEvent(f *testing.F) {
 	f.Add(uint16(unix.RTM_NEWNEIGH), msg)
 	link := make([]byte, sizeofIfinfomsg)
 	binary.NativeEndian.PutUint32(link[4:], 2)
-	binary.NativeEndian.PutUint32(link[8:], unix.IFF_UP|unix.IFF_RUNNING)
+	binary.NativeEndian.PutUint32(link[8:], unix.IFF_UP|unix.IFF_LOWER_UP)
 	f.Add(uint16(unix.RTM_NEWLINK), link)
 	f.Add(uint16(unix.RTM_DELROUTE), []byte{})
 	f.Fuzz(func(t *testing.T, typ uint16, data []byte) {

@@ -70,7 +70,8 @@ type Options struct {
 	Retry   time.Duration // how often an unresolved address is asked for again, default 500 ms
 	Resync  time.Duration // how often everything is read anew, default 30 s
 
-	// Warn is told what went wrong and is being retried ("netlink subscription: …"); nil: nobody is.
+	// Warn is told what went wrong and is being retried ("netlink subscription: …"), the same thing at most every 30 s;
+	// nil: nobody is. It must not call Close.
 	Warn func(error)
 }
 
@@ -97,8 +98,9 @@ type Resolver struct {
 	paths   map[netip.Addr]path
 	probed  map[neighKey]time.Time
 	created map[neighKey]bool // entries that exist because we asked
-	running map[int]bool      // last IFF_RUNNING seen
+	running map[int]bool      // whether each link was up when last heard of
 	ups     map[int]uint64
+	warned  map[string]time.Time
 }
 
 type answer struct {
@@ -139,7 +141,7 @@ func newResolver(o Options, k kernel) *Resolver {
 		wants: map[netip.Addr]Want{}, hops: map[netip.Addr]answer{}, links: map[string]Facts{},
 		seen: map[int]Facts{}, table: map[neighKey]neighbour{}, paths: map[netip.Addr]path{},
 		probed: map[neighKey]time.Time{}, created: map[neighKey]bool{},
-		running: map[int]bool{}, ups: map[int]uint64{},
+		running: map[int]bool{}, ups: map[int]uint64{}, warned: map[string]time.Time{},
 	}
 }
 

@@ -1,6 +1,7 @@
 package neigh
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -65,7 +66,7 @@ func (r *Resolver) run(events <-chan event, stop func()) {
 				// Lost messages (ENOBUFS) or a broken socket: begin anew at the next retry.
 				stop()
 				events, stop = nil, nil
-				r.opt.Warn(fmt.Errorf("netlink subscription broke, subscribing again"))
+				r.warn(errors.New("netlink subscription broke, subscribing again"))
 				continue
 			}
 			changed := r.take(e)
@@ -92,8 +93,17 @@ func (r *Resolver) run(events <-chan event, stop func()) {
 	}
 }
 
+// warnAgain is how long the same warning is held back: what fails is retried every Retry.
+const warnAgain = 30 * time.Second
+
 func (r *Resolver) warn(err error) {
-	if err != nil {
+	if err == nil {
+		return
+	}
+	now := time.Now()
+	maps.DeleteFunc(r.warned, func(_ string, at time.Time) bool { return now.Sub(at) >= warnAgain })
+	if _, held := r.warned[err.Error()]; !held {
+		r.warned[err.Error()] = now
 		r.opt.Warn(err)
 	}
 }
@@ -271,7 +281,7 @@ func (r *Resolver) probe(k neighKey, now time.Time) {
 
 func (r *Resolver) warnProbe(k neighKey, err error) {
 	if err != nil {
-		r.opt.Warn(fmt.Errorf("make the kernel resolve %v on %s: %w", k.addr, r.seen[k.ifindex].Name, err))
+		r.warn(fmt.Errorf("make the kernel resolve %v on %s: %w", k.addr, r.seen[k.ifindex].Name, err))
 	}
 }
 
