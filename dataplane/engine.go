@@ -166,6 +166,15 @@ func (e *Engine) Backend(slot int) (sum BackendCounters) {
 	return sum
 }
 
+// CPU returns the core that worker i is pinned to, or -1.
+func (e *Engine) CPU(i int) int { return e.workers[i].cpu }
+
+// Ports returns how many ports worker i has, PortInterface which interface its port p is a queue of.
+func (e *Engine) Ports(i int) int { return len(e.workers[i].ports) }
+
+// PortInterface returns the index into Snapshot.Ports of worker i's port p.
+func (e *Engine) PortInterface(i, p int) int { return e.workers[i].ifaces[p] }
+
 // Port returns the counters of worker i's port p.
 func (e *Engine) Port(i, p int) PortStats { return e.workers[i].ports[p].Stats() }
 

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"xlvs/control"
+	"xlvs/control/api"
+	"xlvs/control/config"
+	"xlvs/control/flowlog"
+	"xlvs/dataplane"
+	"xlvs/dataplane/datapath"
+	"xlvs/dataplane/steer"
+	"xlvs/dataplane/xsk"
+)
+
+func runCmd() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "run -c FILE", Short: "Run the director in the foreground", Args: noArgs,
+		Long: "Run the director in the foreground until SIGTERM or SIGINT. SIGHUP reads the configuration file again\n" +
+			"and reopens the log file; a faulty file is refused whole, and everything goes on as before.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := needConfig(c, file); err != nil {
+				return err
+			}
+			conf, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			return run(c.Context(), file, conf)
+		},
+	}
+	configFlag(cmd, &file)
+	return cmd
+}
+
+// A director is the running process: datapath below, controller above, API beside.
+type director struct {
+	file string
+	conf *config.Config
+	log  *flowlog.Log
+	path *datapath.Datapath
+	ctl  *control.Controller
+}
+
+// run is the director's life, start to end.
+func run(ctx context.Context, file string, conf *config.Config) (err error) {
+	start := time.Now()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	d := &director{file: file, conf: conf}
+	if d.log, err = openLog(&conf.Director.Log); err != nil {
+		return err
+	}
+	reason := "signal"
+	defer func() {
+		if err != nil {
+			reason = err.Error()
+		}
+		d.log.Emit(flowlog.DirectorStop{Reason: reason, Uptime: time.Since(start)})
+		err = errors.Join(err, d.log.Close())
+	}()
+	if d.path, err = datapath.Open(pathOptions(conf)); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.path.Close()) }()
+	d.logStart()
+	// Every worker holds a processor for good; the control side needs some of its own.
+	runtime.GOMAXPROCS(max(runtime.NumCPU(), 1) + d.path.Engine.Workers())
+	d.ctl, err = control.New(control.Options{Config: conf, File: file, Version: version, Engine: d.path.Engine, Datapath: d, Log: d.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.ctl.Close()) }()
+	return d.serve(ctx, start, hup)
+}
+
+// serve starts the workers, lets traffic in, and waits for the end.
+func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Signal) error {
+	if err := d.path.Engine.Start(); err != nil {
+		return err
+	}
+	if err := d.path.Attach(); err != nil {
+		return err
+	}
+	if err := d.ctl.Attached(); err != nil {
+		return err
+	}
+	for _, i := range d.path.Interfaces() {
+		d.log.Emit(flowlog.InterfaceAttached{Interface: i.Name, Queues: len(i.Queues), Attach: i.Attach.String(), Bind: i.Bind})
+	}
+	srv, err := api.Serve(d.conf.Director.API, d)
+	if err != nil {
+		return err
+	}
+	loop, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.ctl.Run(loop)
+	}()
+	d.log.Emit(flowlog.DirectorReady{Took: time.Since(start)})
+	for {
+		select {
+		case <-hup:
+			if err := d.log.Reopen(); err != nil {
+				d.log.Emit(flowlog.Warning{Part: "log", Err: err})
+			}
+			_ = d.ReloadFile(loop) // it logs what is wrong
+		case <-ctx.Done():
+			err := srv.Close()
+			cancel()
+			<-done
+			return err
+		}
+	}
+}
+
+func (d *director) logStart() {
+	var names []string
+	for _, i := range d.path.Interfaces() {
+		names = append(names, i.Name)
+	}
+	d.log.Emit(flowlog.DirectorStart{Version: version, PID: os.Getpid(), Workers: d.path.Engine.Workers(), Interfaces: names, File: d.file})
+}
+
+// openLog opens the structured log. Workers sample flows themselves, so that flows which nobody
+// wants to see cost nothing; the log takes all that they let through.
+func openLog(l *config.Log) (*flowlog.Log, error) {
+	return flowlog.New(flowlog.Options{Level: l.Level, Output: l.File, FlowSample: min(l.FlowSample, 1), FlowRate: l.FlowRate})
+}
+
+// pathOptions translates the configuration for the data plane.
+func pathOptions(conf *config.Config) datapath.Options {
+	dir := &conf.Director
+	o := datapath.Options{
+		CPUs: dir.CPUs, Frames: dir.Memory.Frames, FrameSize: dir.Memory.FrameSize, Ring: dir.Memory.Ring,
+		Engine: dataplane.Options{
+			Flows: dir.Flows, Seed: dir.Seed, FlowSample: dir.Log.FlowSample, EventRing: 8192,
+			Idle: dataplane.IdlePolicy{Sleep: dir.Idle.Mode != "busy", Spin: dir.Idle.Spin},
+		},
+	}
+	attach := map[string]steer.Mode{"auto": steer.Auto, "native": steer.Native, "generic": steer.Generic}
+	bind := map[string]xsk.BindMode{"auto": xsk.BindAuto, "zerocopy": xsk.BindZeroCopy, "copy": xsk.BindCopy}
+	for _, i := range conf.Interfaces {
+		o.Interfaces = append(o.Interfaces, datapath.Interface{Name: i.Name, Queues: i.Queues.List, Attach: attach[i.Attach], Bind: bind[i.Bind]})
+	}
+	return o
+}
+
+// Apply, SetMAC and Steered make the director a control.Datapath.
+func (d *director) Apply(r steer.Rules) error { return d.path.Steerer.Apply(r) }
+
+// SetMAC implements control.Datapath.
+func (d *director) SetMAC(i int, mac net.HardwareAddr) error { return d.path.SetMAC(i, mac) }
+
+// Steered implements control.Datapath.
+func (d *director) Steered(i int) (steer.Counters, error) { return d.path.Steered(i) }
+
+// Status implements api.Source.
+func (d *director) Status() api.Status {
+	var infos []control.InterfaceInfo
+	for _, i := range d.path.Interfaces() {
+		infos = append(infos, control.InterfaceInfo{Queues: i.Queues, Attach: i.Attach.String(), Bind: i.Bind, Notes: i.Notes})
+	}
+	return d.ctl.Status(infos)
+}
+
+// Services implements api.Source.
+func (d *director) Services() []api.Service { return d.ctl.Services() }
+
+// Backends implements api.Source.
+func (d *director) Backends() []api.Backend { return d.ctl.Backends() }
+
+// ReloadFile implements api.Source.
+func (d *director) ReloadFile(ctx context.Context) error {
+	conf, err := config.Load(d.file)
+	if err == nil {
+		err = d.ctl.Reload(ctx, conf)
+	}
+	if err != nil {
+		err = fmt.Errorf("reload: %w", err)
+		d.log.Emit(flowlog.ConfigRejected{File: d.file, Err: err})
+	}
+	return err
+}

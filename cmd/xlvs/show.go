@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"xlvs/control/api"
+)
+
+// defaultAPI is the default of director.api.
+const defaultAPI = "/run/xlvs.sock"
+
+// showFlags are common to the commands that ask a running director.
+type showFlags struct{ api, output string }
+
+func (f *showFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.api, "api", defaultAPI, "the director's unix socket (director.api)")
+	c.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
+}
+
+// showCmd makes a command that fetches something and prints it as JSON or by print.
+func showCmd[T any](use, short string, fetch func(*api.Client, context.Context) (T, error), print func(io.Writer, T)) *cobra.Command {
+	var f showFlags
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if f.output != "table" && f.output != "json" {
+				return usageError{fmt.Errorf("-o %s: only table and json are possible", f.output)}
+			}
+			v, err := fetch(api.NewClient(f.api), c.Context())
+			if err != nil {
+				return err
+			}
+			if f.output == "json" {
+				enc := json.NewEncoder(c.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(v)
+			}
+			print(c.OutOrStdout(), v)
+			return nil
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func statusCmd() *cobra.Command {
+	return showCmd("status", "Show the running director", (*api.Client).Status, printStatus)
+}
+
+func servicesCmd() *cobra.Command {
+	return showCmd("services", "List the virtual services of the running director", (*api.Client).Services, printServices)
+}
+
+func backendsCmd() *cobra.Command {
+	return showCmd("backends", "List the backends of the running director", (*api.Client).Backends, printBackends)
+}
+
+func reloadCmd() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "reload", Short: "Make the running director read its configuration file again", Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return api.NewClient(path).Reload(c.Context()) },
+	}
+	cmd.Flags().StringVar(&path, "api", defaultAPI, "the director's unix socket (director.api)")
+	return cmd
+}
+
+// newTable is the look of all tables: aligned columns, no boxes, numbers to the right.
+func newTable(w io.Writer, numbers []string, header ...any) table.Writer {
+	t := table.NewWriter()
+	t.SetOutputMirror(w)
+	style := table.StyleDefault
+	style.Options = table.OptionsNoBordersAndSeparators
+	style.Format.Header = text.FormatUpper
+	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
+	t.SetStyle(style)
+	t.AppendHeader(header)
+	var cols []table.ColumnConfig
+	for _, n := range numbers {
+		cols = append(cols, table.ColumnConfig{Name: n, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(cols)
+	return t
+}
+
+func printStatus(w io.Writer, s api.Status) {
+	fmt.Fprintf(w, "xlvs %s, process %d, up %v, configuration %s (generation %d)\n", s.Version, s.PID,
+		time.Since(s.Started).Round(time.Second), s.File, s.Generation)
+	fmt.Fprintf(w, "%d services, %d of %d backends up\n\n", s.Services, s.Up, s.Backends)
+	t := newTable(w, []string{"mtu"}, "interface", "link", "mac", "mtu", "queues", "attach", "bind")
+	for _, i := range s.Interfaces {
+		link := "down"
+		if i.Up {
+			link = "up"
+		}
+		t.AppendRow(table.Row{i.Name, link, i.MAC, i.MTU, joinInts(i.Queues), i.Attach, i.Bind})
+	}
+	t.Render()
+	for _, i := range s.Interfaces {
+		for _, n := range i.Notes {
+			fmt.Fprintf(w, "%s: %s\n", i.Name, n)
+		}
+	}
+	fmt.Fprintln(w)
+	t = newTable(w, []string{"rx packets", "rx bytes", "flows", "of", "new", "evicted", "rx dropped", "tx dropped"},
+		"worker", "cpu", "rx packets", "rx bytes", "flows", "of", "new", "evicted", "rx dropped", "tx dropped")
+	for i, k := range s.Workers {
+		cpu := "any"
+		if k.CPU >= 0 {
+			cpu = strconv.Itoa(k.CPU)
+		}
+		var rx, tx uint64
+		for _, p := range k.Ports {
+			rx, tx = rx+p.RxDropped, tx+p.TxDropped
+		}
+		t.AppendRow(table.Row{i, cpu, k.RxPackets, k.RxBytes, k.Flows, k.FlowCapacity, k.FlowsNew, k.FlowsEvicted, rx, tx})
+	}
+	t.Render()
+	fmt.Fprintf(w, "\nforwarded: %s, replies %d\n", counts(s.Forwarded), s.Replies)
+	fmt.Fprintf(w, "dropped:   %s\n", counts(s.Drops))
+}
+
+func joinInts(v []int) string {
+	var s []string
+	for _, n := range v {
+		s = append(s, strconv.Itoa(n))
+	}
+	return strings.Join(s, ",")
+}
+
+// counts prints a map of counters in the order of its keys.
+func counts(m map[string]uint64) string {
+	if len(m) == 0 {
+		return "nothing"
+	}
+	var s []string
+	for k, n := range m {
+		s = append(s, fmt.Sprintf("%s %d", k, n))
+	}
+	slices.Sort(s)
+	return strings.Join(s, ", ")
+}
+
+func printServices(w io.Writer, list []api.Service) {
+	t := newTable(w, []string{"up", "of", "slots", "active", "inactive", "flows", "packets", "bytes", "reply packets", "reply bytes"},
+		"service", "address", "port", "protocol", "forward", "up", "of", "slots", "active", "inactive", "flows", "packets", "bytes", "reply packets", "reply bytes")
+	for _, s := range list {
+		port := strconv.Itoa(int(s.Port))
+		if s.Port == 0 {
+			port = "any"
+		}
+		t.AppendRow(table.Row{s.Name, s.Address, port, s.Protocol, s.Forward, s.Up, s.Backends, s.Slots, s.Active, s.Inactive,
+			s.Flows, s.Packets, s.Bytes, s.ReplyPackets, s.ReplyBytes})
+	}
+	t.Render()
+}
+
+func printBackends(w io.Writer, list []api.Backend) {
+	t := newTable(w, []string{"weight", "slots", "active", "inactive", "flows", "packets", "bytes"},
+		"service", "backend", "address", "port", "forward", "weight", "state", "slots", "next hop", "via", "active", "inactive", "flows", "packets", "bytes", "reason")
+	for _, b := range list {
+		state := "down"
+		if b.Up {
+			state = "up"
+		}
+		hop, reason := b.NextHop, b.Reason
+		if b.Unreached != "" {
+			hop, reason = "unresolved", b.Unreached
+		}
+		t.AppendRow(table.Row{b.Service, b.Name, b.Address, b.Port, b.Forward, b.Weight, state, b.Slots, hop, b.Interface,
+			b.Active, b.Inactive, b.Flows, b.Packets, b.Bytes, reason})
+	}
+	t.Render()
+}
