@@ -31,7 +31,7 @@ func TestDocumentHasEveryKey(t *testing.T) {
 			continue
 		}
 		section, _, _ = strings.Cut(section, "\n#")
-		_, keys := fields(typ)
+		keys := schemaOf(typ).keys
 		for _, key := range keys {
 			if !strings.Contains(section, fmt.Sprintf("\n| `%s` |", key)) {
 				t.Errorf("%q has no row for %s", heading, key)
@@ -88,7 +88,7 @@ func TestDocumentedExampleIsComplete(t *testing.T) {
 		reflect.TypeFor[Config](), reflect.TypeFor[Director](), reflect.TypeFor[Idle](), reflect.TypeFor[Log](), reflect.TypeFor[Timeouts](),
 		reflect.TypeFor[Memory](), reflect.TypeFor[Interface](), reflect.TypeFor[Service](), reflect.TypeFor[Health](), reflect.TypeFor[Backend](),
 	} {
-		_, keys := fields(typ)
+		keys := schemaOf(typ).keys
 		for _, key := range keys {
 			if !strings.Contains(text, key+":") {
 				t.Errorf("the example does not show %s of %s", key, typ.Name())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -63,10 +64,9 @@ func (d *decoder) merge(n ast.Node, v reflect.Value, p place, seen map[string]po
 
 func (d *decoder) pair(pair *ast.MappingValueNode, v reflect.Value, p place) {
 	key := pair.Key.GetToken().Value
-	index, known := fields(v.Type())
-	i, ok := index[key]
+	i, ok := schemaOf(v.Type()).index[key]
 	if !ok {
-		d.unknownKey(pair.Key, key, known, v, p)
+		d.unknownKey(pair.Key, key, v, p)
 		return
 	}
 	field := v.Field(i)
@@ -89,26 +89,37 @@ func structPlace(p place, field reflect.Value, key string) string {
 	return p.in(key)
 }
 
-func (d *decoder) unknownKey(n ast.Node, key string, known []string, v reflect.Value, p place) {
-	index, _ := fields(v.Type())
-	if i, ok := index[nearest(key, known)]; ok {
+func (d *decoder) unknownKey(n ast.Node, key string, v reflect.Value, p place) {
+	known := schemaOf(v.Type())
+	if i, ok := known.index[nearest(key, known.keys)]; ok {
 		// The key that was meant is not missing, it is misspelt: one message is enough.
 		d.bad[v.Field(i).Addr().Interface()] = true
 	}
-	d.add(nodePosition(n), p.where, fmt.Sprintf("unknown key %s", shorten(key)), choose(key, known))
+	d.add(nodePosition(n), p.where, fmt.Sprintf("unknown key %s", shorten(key)), choose(key, known.keys))
 }
 
-// fields returns the index of each yaml key of a struct type, and the keys in order.
-func fields(t reflect.Type) (map[string]int, []string) {
-	index, keys := make(map[string]int), []string(nil)
+// A schema is what the decoder knows of a struct type: the index of each yaml key, and the keys in order.
+type schema struct {
+	index map[string]int
+	keys  []string
+}
+
+var schemas sync.Map // reflect.Type to *schema: large files ask once a key
+
+func schemaOf(t reflect.Type) *schema {
+	if known, ok := schemas.Load(t); ok {
+		return known.(*schema)
+	}
+	s := &schema{index: make(map[string]int)}
 	for i := range t.NumField() {
 		key, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
 		if key != "" && key != "-" {
-			index[key] = i
-			keys = append(keys, key)
+			s.index[key] = i
+			s.keys = append(s.keys, key)
 		}
 	}
-	return index, keys
+	schemas.Store(t, s)
+	return s
 }
 
 // shorten quotes what could be confusing or long in a message.

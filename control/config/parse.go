@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -117,10 +118,19 @@ func (r *report) syntax(err error) {
 	const remedy = "check the indentation (spaces, no tabs), quotes, colons and brackets here and on the line before"
 	var syntax yaml.Error
 	if errors.As(err, &syntax) && syntax.GetToken() != nil {
-		r.add(tokenPosition(syntax.GetToken()), "", "this is not YAML: "+syntax.GetMessage(), remedy)
+		r.add(tokenPosition(syntax.GetToken()), "", "this is not YAML: "+oneLine(syntax.GetMessage()), remedy)
 		return
 	}
 	r.add(position{1, 1}, "", fmt.Sprintf("this is not YAML: %q", err), remedy)
+}
+
+// oneLine shortens a message that quotes the file.
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(strings.ReplaceAll(s, "\t", `\t`)), " ")
+	if r := []rune(s); len(r) > 120 {
+		s = string(r[:120]) + "…"
+	}
+	return s
 }
 
 func badUTF8(data []byte) position {
@@ -146,9 +156,9 @@ func tooDeep(tokens token.Tokens) (position, bool) {
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
 		case token.MappingEndType, token.SequenceEndType:
-			flow--
+			flow = max(0, flow-1) // a stray ] must not make room for more [
 		case token.SequenceEntryType, token.MappingValueType, token.MappingKeyType:
-			if flow <= 0 && t.Position.Column > maxColumn {
+			if flow == 0 && t.Position.Column > maxColumn {
 				return tokenPosition(t), true
 			}
 		}

@@ -9,15 +9,17 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"xlvs/dataplane/table"
 )
 
 // Limits that the data plane and the kernel set.
 const (
 	minFlows, maxFlows = 1 << 10, 1 << 26
-	maxInterfaces      = 16      // dataplane/table.MaxPorts
-	maxServices        = 1 << 16 // dataplane/table.MaxServices
-	maxBackends        = 1 << 20 // dataplane/table.MaxBackends, over all services
-	maxCPU             = 8191    // NR_CPUS of the largest kernels
+	maxInterfaces      = table.MaxPorts
+	maxServices        = table.MaxServices
+	maxBackends        = table.MaxBackends // over all services
+	maxCPU             = 8191              // NR_CPUS of the largest kernels
 	maxQueue           = 4095
 	maxInterfaceName   = 15                  // IFNAMSIZ without its final zero, linux/if.h
 	maxSocketPath      = 107                 // sun_path without its final zero, unix(7)
