@@ -3,57 +3,82 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 )
 
+// batch is how many entries go into one system call. The kernel has batches for hash maps since 5.6, links for XDP
+// since 5.9, so there is no other way to fall back to.
+const batch = 4096
+
 // A change brings one map from what it holds to what it should hold.
 type change[K comparable] struct {
-	name  string
-	m     *ebpf.Map
-	put   map[K]role // missing, or there with another value
-	stale []K
-	err   error // of reading the map; add returns it
+	name   string
+	m      *ebpf.Map
+	keys   []K // missing, or there with another value
+	values []role
+	stale  []K
+	err    error // of reading the map; add returns it
 }
 
 // plan reads the map and compares. Only the caller, under its lock, changes the map meanwhile.
 func plan[K comparable](name string, m *ebpf.Map, want map[K]role) *change[K] {
-	c := &change[K]{name: name, m: m, put: make(map[K]role)}
-	var k K
-	var have role
-	seen := make(map[K]struct{}, len(want))
-	entries := m.Iterate()
-	for entries.Next(&k, &have) {
+	c := &change[K]{name: name, m: m}
+	right := make(map[K]struct{}, len(want))
+	c.err = readMap(m, func(k K, have role) {
 		value, wanted := want[k]
 		switch {
 		case !wanted:
 			c.stale = append(c.stale, k)
 		case value == have:
-			seen[k] = struct{}{}
+			right[k] = struct{}{}
 		}
-	}
-	c.err = entries.Err()
+	})
 	for k, value := range want {
-		if _, ok := seen[k]; !ok {
-			c.put[k] = value
+		if _, ok := right[k]; !ok {
+			c.keys, c.values = append(c.keys, k), append(c.values, value)
 		}
 	}
 	return c
+}
+
+func readMap[K comparable](m *ebpf.Map, each func(K, role)) error {
+	keys, values := make([]K, batch), make([]role, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			each(keys[i], values[i])
+		}
+		// That is how the kernel says that it has come to the end.
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (c *change[K]) add() error {
 	if c.err != nil {
 		return fmt.Errorf("steering: read the map of %s: %w", c.name, c.err)
 	}
-	for k, value := range c.put {
-		err := c.m.Update(k, value, ebpf.UpdateAny)
+	for from := 0; from < len(c.keys); from += batch {
+		to := min(from+batch, len(c.keys))
+		put := func() error {
+			_, err := c.m.BatchUpdate(c.keys[from:to], c.values[from:to], nil)
+			return err
+		}
+		err := put()
 		if errors.Is(err, syscall.E2BIG) && len(c.stale) > 0 {
 			// Old and new do not fit together: rather a gap for the few that are not in yet than no update.
 			if err := c.remove(); err != nil {
 				return err
 			}
-			err = c.m.Update(k, value, ebpf.UpdateAny)
+			err = put()
 		}
 		if errors.Is(err, syscall.E2BIG) {
 			return fmt.Errorf("steering: more %s than the %d that fit: %w", c.name, c.m.MaxEntries(), err)
@@ -66,8 +91,8 @@ func (c *change[K]) add() error {
 }
 
 func (c *change[K]) remove() error {
-	for _, k := range c.stale {
-		if err := c.m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for keys := range slices.Chunk(c.stale, batch) {
+		if _, err := c.m.BatchDelete(keys, nil); err != nil {
 			return fmt.Errorf("steering: remove from the map of %s: %w", c.name, err)
 		}
 	}
