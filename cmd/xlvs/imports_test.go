@@ -24,28 +24,31 @@ const (
 //
 //	cmd → control → dataplane → {rewrite, flow, table} → packet
 //	      control → maglev
-//	xsk, pcapio, memio → dataplane; only cmd and perf choose among them
+//	xsk, pcapio, memio → dataplane; only cmd and perf choose among them, or have datapath join xsk and steer
 var mayImport = map[string][]string{
 	"cmd/xlvs": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf", "perf/..."},
 	"perf/...": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf/..."},
 	"perf":     {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf/..."},
 
-	"control": {"control/...", "dataplane", "dataplane/table", "dataplane/flow", "dataplane/steer", "maglev"},
+	"control": {"control/...", "dataplane", "dataplane/table", "dataplane/flow", "dataplane/packet", "dataplane/steer", "maglev"},
 	// The parts of the control side meet in control; each knows only the configuration's types.
-	"control/...":     {"control/config"},
+	"control/...": {"control/config"},
+	// Validation holds a file against the limits of what will carry it.
+	"control/config":  {"maglev", "dataplane/table"},
 	"control/metrics": {"control/config", "dataplane", "dataplane/table"},
 
-	"dataplane":         {"dataplane/rewrite", "dataplane/flow", "dataplane/table", "dataplane/packet", "dataplane/offheap"},
-	"dataplane/xsk":     {"dataplane"},
-	"dataplane/memio":   {"dataplane"},
-	"dataplane/pcapio":  {"dataplane"},
-	"dataplane/rewrite": {"dataplane/packet", "dataplane/table"},
-	"dataplane/flow":    {"dataplane/packet", "dataplane/table", "dataplane/offheap"},
-	"dataplane/table":   {"dataplane/packet"},
-	"dataplane/steer":   {},
-	"dataplane/packet":  {},
-	"dataplane/offheap": {},
-	"maglev":            {},
+	"dataplane":          {"dataplane/rewrite", "dataplane/flow", "dataplane/table", "dataplane/packet", "dataplane/offheap"},
+	"dataplane/datapath": {"dataplane", "dataplane/steer", "dataplane/xsk"},
+	"dataplane/xsk":      {"dataplane"},
+	"dataplane/memio":    {"dataplane"},
+	"dataplane/pcapio":   {"dataplane"},
+	"dataplane/rewrite":  {"dataplane/packet", "dataplane/table"},
+	"dataplane/flow":     {"dataplane/packet", "dataplane/table", "dataplane/offheap"},
+	"dataplane/table":    {"dataplane/packet"},
+	"dataplane/steer":    {},
+	"dataplane/packet":   {},
+	"dataplane/offheap":  {},
+	"maglev":             {},
 
 	"testenv":     {"dataplane/packet", "dataplane/table", "dataplane/steer", "testenv/..."},
 	"testenv/...": {"dataplane/packet"},
@@ -89,6 +92,7 @@ func TestImportRule(t *testing.T) {
 		{"cmd/xlvs", "control", true},
 		{"control", "dataplane", true},
 		{"control", "dataplane/xsk", false},
+		{"control", "dataplane/datapath", false},
 		{"control", "cmd/xlvs", false},
 		{"control/health", "control/config", true},
 		{"control/health", "control", false},

@@ -1,7 +1,6 @@
 package flowlog
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
@@ -25,31 +24,10 @@ type FlowRecord struct {
 // FlowEndRecord is one flow that has left the flow table.
 type FlowEndRecord struct {
 	FlowRecord
-	Packets  uint64 // that crossed the director: one direction in DR and TUN, both in NAT
-	Bytes    uint64 // of those packets, Ethernet headers included
+	Packets  uint64 // that the owning worker saw: one direction in DR and TUN, both in NAT
+	Bytes    uint64 // of those packets, IP headers included
 	Duration time.Duration
-	State    string // of the flow when it ended, as IPVS names it
-}
-
-// hash is the same for every event of a flow, in every worker and on every director, so that all of them
-// choose the same flows. FNV-1a over the client, the virtual service and the protocol; its upper bits are folded in
-// because a small modulus would otherwise see little but the last byte.
-func (f *FlowRecord) hash() uint64 {
-	var b [37]byte
-	client, vip := f.Client.Addr().As16(), f.VIP.Addr().As16()
-	copy(b[0:], client[:])
-	copy(b[16:], vip[:])
-	binary.BigEndian.PutUint16(b[32:], f.Client.Port())
-	binary.BigEndian.PutUint16(b[34:], f.VIP.Port())
-	if f.Protocol == "udp" {
-		b[36] = 1
-	}
-	const offset, prime = 14695981039346656037, 1099511628211
-	h := uint64(offset)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * prime
-	}
-	return h ^ h>>32
+	State    string // of the flow when it ended, as IPVS names it, in lower case
 }
 
 func (f *FlowRecord) addTo(e zapcore.ObjectEncoder) {
@@ -147,7 +125,6 @@ func (r EventsLost) MarshalLogObject(e zapcore.ObjectEncoder) error {
 type logSuppressed struct {
 	interval    time.Duration
 	sample      uint64
-	sampledOut  uint64
 	rateLimited uint64
 	writeErrors uint64
 }
@@ -158,7 +135,6 @@ func (logSuppressed) kind() kind { return suppressed }
 func (r logSuppressed) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddInt64("interval_ms", r.interval.Milliseconds())
 	e.AddUint64("flow_sample", r.sample)
-	e.AddUint64("sampled_out", r.sampledOut)
 	e.AddUint64("rate_limited", r.rateLimited)
 	e.AddUint64("write_errors", r.writeErrors)
 	return nil

@@ -22,7 +22,7 @@ const Version = 1
 type Options struct {
 	Level      string // debug | info | warn | error; empty: info
 	Output     string // "stderr", "stdout" or the path of a file, which is appended to; empty: stderr
-	FlowSample int    // log one flow in so many: 0 none, 1 every flow
+	FlowSample int    // the workers let one flow in so many through; 0: flows are not logged
 	FlowRate   int    // at most so many flow events a second; 0: 1000
 }
 
@@ -37,7 +37,6 @@ type Log struct {
 	sample uint64
 	limit  *rate.Limiter
 
-	sampledOut  atomic.Uint64
 	rateLimited atomic.Uint64
 	writeErrors atomic.Uint64
 
@@ -91,7 +90,7 @@ func encoding() zapcore.EncoderConfig {
 }
 
 // Emit writes one event of the control side, stamped with the present time. Flow events go
-// through FlowNew and FlowEnd, which sample and limit them.
+// through FlowNew and FlowEnd, which limit their rate.
 func (l *Log) Emit(r Record) {
 	if l == nil {
 		return
@@ -112,16 +111,17 @@ func (l *Log) write(r Record, t time.Time) {
 	}
 }
 
-// FlowNew writes flow.new for one in FlowSample flows, FlowRate events a second at most.
+// FlowNew writes flow.new, FlowRate flow events a second at most. Sampling is the workers' business: they choose by
+// the flow's hash, so that its beginning and its end are both logged, and spend nothing on the rest.
 func (l *Log) FlowNew(f FlowRecord) {
-	if l.admit(&f) {
+	if l.admit() {
 		l.write(flowNew{f}, l.at(f.Time))
 	}
 }
 
-// FlowEnd writes flow.end for the same flows that FlowNew chose.
+// FlowEnd writes flow.end under the same limit.
 func (l *Log) FlowEnd(e FlowEndRecord) {
-	if l.admit(&e.FlowRecord) {
+	if l.admit() {
 		l.write(flowEnd{e}, l.at(e.Time))
 	}
 }
@@ -133,14 +133,10 @@ func (l *Log) at(t time.Time) time.Time {
 	return t
 }
 
-// admit says whether f is to be logged, and counts it if not. The level is asked first so that a log
+// admit says whether a flow event is to be logged, and counts it if not. The level is asked first so that a log
 // of warnings only does not report flows as suppressed that nobody wanted.
-func (l *Log) admit(f *FlowRecord) bool {
+func (l *Log) admit() bool {
 	if l == nil || l.sample == 0 || !l.core.Enabled(zapcore.InfoLevel) {
-		return false
-	}
-	if f.hash()%l.sample != 0 {
-		l.sampledOut.Add(1)
 		return false
 	}
 	if !l.limit.AllowN(l.now(), 1) {
@@ -162,19 +158,17 @@ func (l *Log) ReportSuppressed() {
 	r := logSuppressed{
 		interval:    now.Sub(l.reported),
 		sample:      l.sample,
-		sampledOut:  l.sampledOut.Swap(0),
 		rateLimited: l.rateLimited.Swap(0),
 		writeErrors: l.writeErrors.Swap(0),
 	}
 	l.reported = now
-	if r.sampledOut+r.rateLimited+r.writeErrors == 0 {
+	if r.rateLimited+r.writeErrors == 0 {
 		return
 	}
 	before := l.writeErrors.Load()
 	l.write(r, now)
 	if l.writeErrors.Load() != before {
 		// The report itself was lost: what it said must not be forgotten.
-		l.sampledOut.Add(r.sampledOut)
 		l.rateLimited.Add(r.rateLimited)
 		l.writeErrors.Add(r.writeErrors)
 	}

@@ -54,43 +54,6 @@ func flowFrom(i int) FlowRecord {
 	return f
 }
 
-// TestSamplingKeepsFlowsWhole: about one flow in ten is logged, each with its beginning and its end, and the
-// rest is counted.
-func TestSamplingKeepsFlowsWhole(t *testing.T) {
-	const flows, sample = 10000, 10
-	l, path := openTest(t, Options{FlowSample: sample, FlowRate: 2 * flows}, &clock{epoch})
-	for i := range flows {
-		l.FlowNew(flowFrom(i))
-	}
-	for i := range flows {
-		l.FlowEnd(FlowEndRecord{FlowRecord: flowFrom(i)})
-	}
-	l.ReportSuppressed()
-
-	seen := map[string]int{}
-	logged := lines(t, path)
-	last := logged[len(logged)-1]
-	for _, m := range logged[:len(logged)-1] {
-		key := m["client"].(string) + " " + time.Duration(m["client_port"].(float64)).String()
-		if m["event"] == "flow.new" {
-			seen[key]++
-		} else {
-			seen[key] += 100
-		}
-	}
-	for key, n := range seen {
-		if n != 101 {
-			t.Fatalf("flow %s: want one flow.new (1) and one flow.end (100), have %d", key, n)
-		}
-	}
-	if n := len(seen); n < flows/sample*8/10 || n > flows/sample*12/10 {
-		t.Errorf("%d of %d flows logged with a sample of one in %d", n, flows, sample)
-	}
-	if last["event"] != "log.suppressed" || last["sampled_out"] != float64(2*(flows-len(seen))) {
-		t.Errorf("%d flows logged, but the report is %v", len(seen), last)
-	}
-}
-
 func TestNoSampleMeansNoFlows(t *testing.T) {
 	l, path := openTest(t, Options{}, &clock{epoch})
 	l.FlowNew(testFlow())
@@ -121,7 +84,7 @@ func TestRateLimit(t *testing.T) {
 	}
 	report := got[10]
 	if report["event"] != "log.suppressed" || report["rate_limited"] != float64(30) ||
-		report["sampled_out"] != float64(0) || report["interval_ms"] != float64(10000) {
+		report["flow_sample"] != float64(1) || report["interval_ms"] != float64(10000) {
 		t.Errorf("report is %v", report)
 	}
 }

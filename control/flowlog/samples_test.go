@@ -50,10 +50,10 @@ func samples() [numKinds]Record {
 		vipAnnounced:      VIPAnnounced{Address: vip, MAC: mac, Interface: "eth0"},
 		vipConflict:       VIPConflict{Address: vip, MAC: other, Interface: "eth0"},
 		flowStarted:       flowNew{testFlow()},
-		flowEnded:         flowEnd{FlowEndRecord{FlowRecord: testFlow(), Packets: 9, Bytes: 812, Duration: 500 * time.Millisecond, State: "TIME_WAIT"}},
-		dropSummary:       DropSummary{Interval: 10 * time.Second, Reasons: map[string]uint64{"no_backend": 12, "bad_checksum": 3}},
+		flowEnded:         flowEnd{FlowEndRecord{FlowRecord: testFlow(), Packets: 9, Bytes: 812, Duration: 500 * time.Millisecond, State: "time_wait"}},
+		dropSummary:       DropSummary{Interval: 10 * time.Second, Reasons: map[string]uint64{"no_backend": 12, "malformed": 3}},
 		eventsLost:        EventsLost{Worker: 0, Count: 4096},
-		suppressed:        logSuppressed{interval: 10 * time.Second, sample: 1000, sampledOut: 998000, rateLimited: 5, writeErrors: 1},
+		suppressed:        logSuppressed{interval: 10 * time.Second, sample: 1000, rateLimited: 5, writeErrors: 1},
 	}
 }
 
