@@ -59,7 +59,7 @@ func modeOf(forward string) table.Mode {
 	return table.DR
 }
 
-// model turns a configuration into services and backends, sorted by key.
+// model turns a configuration into services and backends, in its order.
 func model(c *config.Config) []*service {
 	var out []*service
 	for i := range c.Services {
@@ -76,7 +76,6 @@ func model(c *config.Config) []*service {
 		}
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b *service) int { return cmp.Compare(a.key, b.key) })
 	return out
 }
 

@@ -67,6 +67,7 @@ type Controller struct {
 	backendSlots *slots
 	names        map[table.Ref]backendName // of every backend that a flow may still name
 	facts        []neigh.Facts             // by interface
+	hops         map[netip.Addr]hopState   // what the log last said of next hops
 	generation   uint64
 	rulesNow     steer.Rules
 	vips         []netip.Addr
@@ -89,7 +90,7 @@ func New(o Options) (_ *Controller, err error) {
 	c := &Controller{
 		opt: o, log: o.Log, engine: o.Engine, conf: o.Config, started: time.Now(),
 		kick: make(chan struct{}, 1), reloads: make(chan reload), results: make(chan health.Update, 1024),
-		names: map[table.Ref]backendName{}, facts: make([]neigh.Facts, len(o.Config.Interfaces)),
+		names: map[table.Ref]backendName{}, hops: map[netip.Addr]hopState{}, facts: make([]neigh.Facts, len(o.Config.Interfaces)),
 	}
 	defer func() {
 		if err != nil {

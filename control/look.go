@@ -1,12 +1,14 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"xlvs/control/announce"
 	"xlvs/control/flowlog"
+	"xlvs/control/neigh"
 )
 
 // lookAtInterfaces takes up what the kernel says of the director's interfaces.
@@ -67,16 +69,31 @@ func (c *Controller) lookAtHop(s *service, b *backend) {
 			err = fmt.Errorf("%s has no address from which to tunnel to %v: give it one", hop.Interface, addr)
 		}
 	}
-	switch {
-	case err == nil && (b.lost != nil || b.hop.Interface == "" || mac(b.hop.DstMAC) != mac(hop.DstMAC)):
-		c.log.Emit(flowlog.NeighbourResolved{Address: nextAddr(addr, hop.Gateway), MAC: mac(hop.DstMAC), Interface: hop.Interface})
-	case err != nil && (b.lost == nil || b.lost.Error() != err.Error()):
-		c.log.Emit(flowlog.NeighbourLost{Address: nextAddr(addr, b.hop.Gateway), MAC: mac(b.hop.DstMAC), Interface: b.hop.Interface, Reason: err.Error()})
-	}
 	b.lost = err
 	if err == nil {
 		b.hop, b.out = hop, out
 	}
+	c.logHop(nextAddr(addr, b.hop.Gateway), b)
+}
+
+// logHop writes what changed about a next hop, once for all the backends behind it. An address that was never
+// resolved is worth a line only once the first look-up is over.
+func (c *Controller) logHop(next netip.Addr, b *backend) {
+	known, seen := c.hops[next]
+	switch {
+	case b.lost == nil && (!seen || known.reason != "" || known.mac != mac(b.hop.DstMAC)):
+		c.hops[next] = hopState{mac: mac(b.hop.DstMAC)}
+		c.log.Emit(flowlog.NeighbourResolved{Address: next, MAC: mac(b.hop.DstMAC), Interface: b.hop.Interface})
+	case b.lost != nil && known.reason != b.lost.Error() && !errors.Is(b.lost, neigh.ErrPending):
+		c.hops[next] = hopState{mac: known.mac, reason: b.lost.Error()}
+		c.log.Emit(flowlog.NeighbourLost{Address: next, MAC: known.mac, Interface: b.hop.Interface, Reason: b.lost.Error()})
+	}
+}
+
+// hopState is what the log last said about a next hop.
+type hopState struct {
+	mac    [6]byte
+	reason string // why it was lost; empty: resolved
 }
 
 func nextAddr(addr, gateway netip.Addr) netip.Addr {

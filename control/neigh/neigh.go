@@ -10,6 +10,7 @@
 package neigh
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -163,6 +164,9 @@ func (r *Resolver) Set(wants []Want) {
 // Changed is signalled after any change of what Lookup, Locals or Interface answer; several changes may give one signal.
 func (r *Resolver) Changed() <-chan struct{} { return r.changed }
 
+// ErrPending says that an address is wanted since a moment ago, and nothing is known about it yet.
+var ErrPending = errors.New("the first look-up is under way")
+
 // Lookup returns the next hop of a wanted address, or an error that says why it is not known.
 func (r *Resolver) Lookup(addr netip.Addr) (Hop, error) {
 	addr = addr.Unmap()
@@ -172,7 +176,7 @@ func (r *Resolver) Lookup(addr netip.Addr) (Hop, error) {
 		return a.hop, a.err
 	}
 	if _, ok := r.wants[addr]; ok {
-		return Hop{}, fmt.Errorf("%v is about to be looked up", addr)
+		return Hop{}, fmt.Errorf("%v: %w", addr, ErrPending)
 	}
 	return Hop{}, fmt.Errorf("%v is not among the wanted addresses", addr)
 }
