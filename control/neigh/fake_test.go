@@ -214,6 +214,7 @@ func TestAgeingIsNoChange(t *testing.T) {
 		k := newFake()
 		r := startFake(t, k, Options{})
 		k.put("10.0.0.9", netlink.NUD_REACHABLE, mac9, true)
+		synctest.Wait() // else the address may be asked for before it is known to be there
 		r.Set(want("10.0.0.9"))
 		time.Sleep(time.Second)
 		signalled(r)
