@@ -192,6 +192,8 @@ func TestDecapPassesUntouched(t *testing.T) {
 		{"options, fragment v6", l2(etherIPv6, ip6(director6, server6, 60, ext(44, 0, frag6(41, 1, inner6)))), DecapPassFragment},
 		{"options, no tunnel", l2(etherIPv6, ip6(director6, server6, 60, ext(6, 0, tcpTo(1, 2)))), DecapPassOther},
 		{"options past the packet", l2(etherIPv6, ip6(director6, server6, 60, withByte(ext(41, 0, inner6), 1, 99))), DecapPassMalformed},
+		{"options past the packet, into the padding", append(l2(etherIPv6, ip6(director6, server6, 60, ext(41, 1, nil)[:8])),
+			append(make([]byte, 8), inner6...)...), DecapPassMalformed},
 		{"protocol 4 with v6 in it", tunnelled(false, false, inner6), DecapPassMalformed},
 		{"protocol 41 with v4 in it", tunnelled(true, true, inner), DecapPassMalformed},
 		{"inner longer than the outer", tunnelled(false, false, withByte(inner, 3, byte(len(inner)+1))), DecapPassMalformed},

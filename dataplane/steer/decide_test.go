@@ -104,6 +104,7 @@ func serviceCases() []frameCase {
 		{"multicast", withDst(http6, 0x33, 0x33, 0, 0, 0, 1), PassL2},
 		{"another host's", withDst(http4, 2, 0, 0, 0, 0, 2), PassL2},
 		{"v4 address on the wire in v6", v6(client6, forgedVIP, 6, tcpTo(40000, 80)), PassMalformed},
+		{"v4 source on the wire in v6", v6("::ffff:"+nat4, client6, 6, tcpTo(8080, 40000)), PassMalformed},
 		{"arp", l2(0x0806, make([]byte, 28)), PassNotIP},
 		{"802.3 length", l2(38, make([]byte, 38)), PassNotIP},
 	}
