@@ -224,6 +224,9 @@ func parse6(b []byte, l3 int, p *Packet) {
 	p.L4, p.End = uint16(l3+IPv6Len), uint16(end)
 	p.Src = Addr16(h[8:])
 	p.Dst = Addr16(h[24:])
+	if p.Src.Is4() || p.Dst.Is4() {
+		return // an IPv4-mapped address on the wire (RFC 4942, 2.2) would pass for the IPv4 address itself
+	}
 	p.Proto = h[6]
 	if p.Proto != ProtoTCP && p.Proto != ProtoUDP {
 		if !skipExtensions(b, p) {
