@@ -133,10 +133,11 @@ func setICMPSum(m []byte, pseudo uint64) {
 	binary.LittleEndian.PutUint16(m[2:], ^packet.Fold(packet.Sum(m, pseudo)))
 }
 
-// IsEcho reports whether an ICMP packet is an echo request.
+// IsEcho reports whether an ICMP packet is an echo request that may be answered: not one from a group or from
+// nobody, nor one sent to a group's MAC address, so that nobody makes a crowd of directors answer at once.
 func IsEcho(b []byte, p *packet.Packet) bool {
 	t := b[p.L4]
-	return t == icmpEchoRequest && !p.V6 || t == icmp6EchoRequest && p.V6
+	return (t == icmpEchoRequest && !p.V6 || t == icmp6EchoRequest && p.V6) && b[0]&1 == 0 && unicast(p.Src)
 }
 
 // Echo turns an echo request into its reply, on its way back (RFC 792, RFC 4443 4.2). A request with a
@@ -161,4 +162,7 @@ func Echo(b []byte, p *packet.Packet) {
 	packet.SetIPv4Sum(h[:int(p.L4)-int(p.L3)])
 	m[0] = icmpEchoReply
 	packet.Update(m[2:], icmpEchoRequest, icmpEchoReply)
+	if m[2]|m[3] == 0 && packet.Sum(m[:p.L4Len()], 0) == 0 {
+		m[2], m[3] = 0xff, 0xff // a message of nothing but zeros: what equation 3 of RFC 1624 cannot give
+	}
 }
