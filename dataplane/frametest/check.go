@@ -173,3 +173,18 @@ func (p *IP) verify() error {
 	}
 	return nil
 }
+
+// An ICMPError is what an ICMP or ICMPv6 error message says.
+type ICMPError struct {
+	Type, Code uint8
+	MTU        int
+	Quote      []byte // the packet that it is about, from its IP header
+}
+
+// ICMPError takes an ICMP message apart.
+func (p *IP) ICMPError() (*ICMPError, error) {
+	if p.Proto != 1 && p.Proto != 58 || len(p.Body) < 8 {
+		return nil, fmt.Errorf("protocol %d with %d bytes is no ICMP error", p.Proto, len(p.Body))
+	}
+	return &ICMPError{Type: p.Body[0], Code: p.Body[1], MTU: int(binary.BigEndian.Uint32(p.Body[4:])), Quote: p.Body[8:]}, nil
+}

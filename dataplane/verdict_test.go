@@ -1,0 +1,387 @@
+package dataplane_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"xlvs/dataplane"
+	"xlvs/dataplane/frametest"
+	"xlvs/dataplane/table"
+)
+
+// A packet that is not forwarded is counted under its reason, and answered with the right ICMP error or with nothing.
+func TestDrops(t *testing.T) {
+	type icmp struct{ type4, code4, type6, code6 uint8 }
+	timeExceeded := &icmp{11, 0, 3, 0}
+	unreachable := &icmp{3, 3, 1, 4}
+	for _, tc := range []struct {
+		name string
+		on   func(*svc)
+		c    func(*frametest.Spec)
+		raw  func(f []byte) []byte
+		only func(svc) bool
+		why  dataplane.Reason
+		icmp *icmp
+	}{
+		{name: "mid-stream without flow", c: func(c *frametest.Spec) { c.Flags = ack }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "SYN-ACK without flow", c: func(c *frametest.Spec) { c.Flags = synack }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "RST without flow", c: func(c *frametest.Spec) { c.Flags = rst }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "SYN with RST", c: func(c *frametest.Spec) { c.Flags = syn | rst }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "no flags", c: func(c *frametest.Spec) { c.Flags = 0 }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "sloppy RST", on: func(s *svc) { s.edit = func(v *table.Service) { v.SloppyTCP = true } }, c: func(c *frametest.Spec) { c.Flags = rst }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "no backend", on: func(s *svc) { s.off = []int{0, 1, 2} }, why: dataplane.DropNoBackend},
+		{name: "no backend, reject", on: func(s *svc) {
+			s.off = []int{0, 1, 2}
+			s.edit = func(v *table.Service) { v.Reject = true }
+		}, why: dataplane.DropNoBackend, icmp: unreachable},
+		{name: "no flow on a service that rejects", on: func(s *svc) { s.edit = func(v *table.Service) { v.Reject = true } },
+			c: func(c *frametest.Spec) { c.Flags = ack }, only: tcp, why: dataplane.DropNoFlow},
+		{name: "unresolved neighbour", on: func(s *svc) { s.be = func(_ int, b *table.Backend) { b.Resolved = false } }, why: dataplane.DropNoNeighbour},
+		{name: "TTL 1", c: func(c *frametest.Spec) { c.TTL = 1 }, why: dataplane.DropTTL, icmp: timeExceeded},
+		{name: "TTL 0", raw: setTTL0, why: dataplane.DropTTL, icmp: timeExceeded},
+		{name: "TTL 1 from nowhere", c: func(c *frametest.Spec) {
+			c.TTL = 1
+			c.Src = netip.AddrPortFrom(zero(c.V6()), 5)
+		}, why: dataplane.DropTTL},
+		{name: "TTL 1 from a group", c: func(c *frametest.Spec) {
+			c.TTL = 1
+			c.Src = netip.AddrPortFrom(pick(c.V6(), "224.0.0.%d", "ff02::%x", 5), 5)
+		}, why: dataplane.DropTTL},
+		{name: "TTL 1 to a multicast MAC", c: func(c *frametest.Spec) { c.TTL, c.DstMAC = 1, [6]byte{1, 0, 0x5e} }, why: dataplane.DropTTL},
+		{name: "another port of the VIP", c: func(c *frametest.Spec) { c.Dst = netip.AddrPortFrom(c.Dst.Addr(), 81) }, why: dataplane.DropNotOurs},
+		{name: "another protocol", c: func(c *frametest.Spec) { c.UDP = !c.UDP }, why: dataplane.DropNotOurs},
+		{name: "another address", c: func(c *frametest.Spec) { c.Dst = netip.AddrPortFrom(c.Dst.Addr().Next(), vport) }, why: dataplane.DropNotOurs},
+		{name: "cut off", raw: func(f []byte) []byte { return f[:len(f)-9] }, why: dataplane.DropMalformed},
+		{name: "no frame", raw: func([]byte) []byte { return []byte{1} }, why: dataplane.DropMalformed},
+		{name: "ARP", raw: func(f []byte) []byte { f[12], f[13] = 8, 6; return f }, why: dataplane.DropNotOurs},
+		{name: "first fragment", raw: func(f []byte) []byte { f[20] |= 0x20; return f }, only: v4, why: dataplane.DropFragment},
+		{name: "later fragment", raw: func(f []byte) []byte { f[21] = 9; return f }, only: v4, why: dataplane.DropFragment},
+		{name: "mapped addresses", raw: mapped, only: func(s svc) bool { return !s.v6 }, why: dataplane.DropMalformed},
+	} {
+		for _, s := range matrix() {
+			if tc.only != nil && !tc.only(s) {
+				continue
+			}
+			t.Run(tc.name+"/"+s.String(), func(t *testing.T) {
+				if tc.on != nil {
+					tc.on(&s)
+				}
+				l := newLab(t, 1)
+				l.e.Publish(snapshot(t, s))
+				c := s.client(0, 1, syn)
+				if tc.c != nil {
+					tc.c(&c)
+				}
+				f := c.Build()
+				if tc.raw != nil {
+					f = tc.raw(f)
+				}
+				got := l.one(0, 0, 0, f)
+				l.wantDrop(tc.why)
+				if tc.icmp == nil {
+					if got != nil {
+						t.Fatalf("sent % x", got)
+					}
+					return
+				}
+				want := frametest.ICMPError{Type: tc.icmp.type4, Code: tc.icmp.code4}
+				if s.v6 {
+					want = frametest.ICMPError{Type: tc.icmp.type6, Code: tc.icmp.code6}
+				}
+				l.icmpError(got, f, want)
+			})
+		}
+	}
+}
+
+func tcp(s svc) bool { return !s.udp }
+func v4(s svc) bool  { return !s.v6 }
+
+func zero(v6 bool) netip.Addr {
+	if v6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+func setTTL0(f []byte) []byte {
+	if f[12] == 0x86 {
+		f[14+7] = 0
+		return f
+	}
+	f[14+8] = 0
+	binary.BigEndian.PutUint16(f[24:], 0)
+	binary.BigEndian.PutUint16(f[24:], ^frametest.Sum(f[14:34]))
+	return f
+}
+
+// mapped makes an IPv6 packet of an IPv4 one, with addresses from ::ffff:0:0/96, which no wire may carry (RFC 4942, 2.2).
+func mapped(f []byte) []byte {
+	g := append([]byte{}, f[:12]...)
+	g = append(g, 0x86, 0xdd, 0x60, 0, 0, 0)
+	g = binary.BigEndian.AppendUint16(g, uint16(len(f)-34))
+	g = append(g, f[23], f[22])
+	prefix := []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}
+	g = append(append(g, prefix...), f[26:30]...)
+	g = append(append(g, prefix...), f[30:34]...)
+	return append(g, f[34:]...)
+}
+
+// icmpError checks an error about frame f that went back where f came from.
+func (l *lab) icmpError(got, f []byte, want frametest.ICMPError) {
+	l.Helper()
+	if got == nil {
+		l.Fatal("no ICMP error was sent")
+	}
+	d, err := frametest.Decode(got)
+	if err != nil {
+		l.Fatal(err)
+	}
+	from, err := frametest.Decode(f)
+	if err != nil && from == nil {
+		l.Fatal(err)
+	}
+	src := portV4[0]
+	limit := 576
+	if d.IP.V6 {
+		src, limit = portV6[0], 1280
+	}
+	if d.Dst != from.Src || d.Src != from.Dst || d.VLAN != from.VLAN || d.IP.Src != src || d.IP.Dst != from.IP.Src || d.IP.TTL < 64 {
+		l.Errorf("error goes from %v %v to %v %v", d.Src, d.IP.Src, d.Dst, d.IP.Dst)
+	}
+	e, err := d.IP.ICMPError()
+	if err != nil {
+		l.Fatal(err)
+	}
+	ip := append(append([]byte{}, from.IP.Header...), from.IP.Body...)
+	if e.Type != want.Type || e.Code != want.Code || e.MTU != want.MTU {
+		l.Errorf("type %d code %d MTU %d, want %d %d %d", e.Type, e.Code, e.MTU, want.Type, want.Code, want.MTU)
+	}
+	if size := len(d.IP.Header) + len(d.IP.Body); size > limit || len(e.Quote) < min(len(ip), limit-60) || !bytes.HasPrefix(ip, e.Quote) {
+		l.Errorf("error of %d bytes quotes %d of %d bytes", size, len(e.Quote), len(ip))
+	}
+}
+
+// A packet for the largest size passes; one byte more is dropped, and its sender told the size that fits.
+func TestTooBig(t *testing.T) {
+	const mtu = 1400
+	for _, s := range matrix() {
+		for _, df := range []bool{true, false} {
+			t.Run(s.String(), func(t *testing.T) {
+				s.be = func(_ int, b *table.Backend) { b.MTU = mtu }
+				l := newLab(t, 1)
+				l.e.Publish(snapshot(t, s))
+				limit := mtu
+				if s.mode == table.TUN {
+					limit -= map[bool]int{false: 20, true: 40}[s.outer6]
+				}
+				c := s.client(0, 1, syn)
+				c.DF, c.Payload = df, nil
+				head := len(c.Build()) - 14
+				c.Payload = bytes.Repeat([]byte{5}, limit-head)
+				got := l.one(0, 0, 1, c.Build())
+				l.same("largest", got, s.toBackend(t, c, l.picked(c), got))
+				l.delta()
+				c.Payload = append(c.Payload, 6)
+				f := c.Build()
+				got = l.one(0, 0, 0, f)
+				l.wantDrop(dataplane.DropTooBig)
+				switch {
+				case s.v6:
+					l.icmpError(got, f, frametest.ICMPError{Type: 2, MTU: limit})
+				case df:
+					l.icmpError(got, f, frametest.ICMPError{Type: 3, Code: 4, MTU: limit})
+				case got != nil:
+					t.Error("a sender that allows fragments was told not to send any")
+				}
+			})
+		}
+	}
+}
+
+// A NAT reply that is too big for the way to the client is answered to the backend.
+func TestReplyTooBigAndTTL(t *testing.T) {
+	s := svc{mode: table.NAT}
+	l := newLab(t, 1)
+	snap := *snapshot(t, s)
+	snap.Ports[0].MTU = 600
+	l.e.Publish(&snap)
+	c := s.client(0, 1, syn)
+	b := l.picked(c)
+	l.one(0, 0, 1, c.Build())
+	l.delta()
+	in, _ := reply(c, b, ack)
+	in.Payload = make([]byte, 561)
+	back := l.one(0, 1, 1, in.Build())
+	l.wantDrop(dataplane.DropTooBig)
+	e := decodeError(t, back)
+	if e.Type != 3 || e.Code != 4 || e.MTU != 600 {
+		t.Errorf("type %d code %d MTU %d", e.Type, e.Code, e.MTU)
+	}
+	in.Payload, in.TTL = in.Payload[:560], 1
+	back = l.one(0, 1, 1, in.Build())
+	l.wantDrop(dataplane.DropTTL)
+	if e := decodeError(t, back); e.Type != 11 {
+		t.Errorf("type %d", e.Type)
+	}
+	in.TTL = 2
+	if l.one(0, 1, 0, in.Build()) == nil {
+		t.Error("the largest reply did not pass")
+	}
+}
+
+func decodeError(t *testing.T, f []byte) *frametest.ICMPError {
+	t.Helper()
+	d, err := frametest.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.IP.ICMPError()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestSloppyTCP(t *testing.T) {
+	for _, s := range matrix() {
+		if s.udp {
+			continue
+		}
+		t.Run(s.String(), func(t *testing.T) {
+			s.edit = func(v *table.Service) { v.SloppyTCP = true }
+			l := newLab(t, 1)
+			l.e.Publish(snapshot(t, s))
+			c := s.client(0, 1, ack)
+			got := l.one(0, 0, 1, c.Build())
+			l.same("mid-stream", got, s.toBackend(t, c, l.picked(c), got))
+			if d := l.delta(); d.FlowsNew != 1 {
+				t.Errorf("%d new flows", d.FlowsNew)
+			}
+		})
+	}
+}
+
+func TestEcho(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, vlan := range []uint16{0, 9} {
+			s := svc{v6: v6}
+			l := newLab(t, 1)
+			l.e.Publish(snapshot(t, s, svc{v6: v6, off: []int{0, 1, 2}}))
+			c := s.client(0, 1, 0)
+			c.VLAN = vlan
+			for _, payload := range [][]byte{nil, {1}, make([]byte, 56), bytes.Repeat([]byte{0xff}, 1000)} {
+				for _, id := range []uint16{0, 1, 0xf7ff, 0xfffe, 0xffff} {
+					c.Payload = payload
+					want := c
+					want.DstMAC, want.SrcMAC, want.Src, want.Dst = c.SrcMAC, c.DstMAC, c.Dst, c.Src
+					got := l.one(0, 0, 0, c.Echo(false, id, 0))
+					l.same("echo", got, want.Echo(true, id, 0))
+					l.now += 10
+				}
+			}
+			if d := l.delta(); d.Echoes != 20 {
+				t.Errorf("%d echoes, want 20", d.Echoes)
+			}
+			for name, edit := range map[string]func(*frametest.Spec){
+				"no such VIP":       func(c *frametest.Spec) { c.Dst = netip.AddrPortFrom(c.Dst.Addr().Prev(), 0) },
+				"VIP without hosts": func(c *frametest.Spec) { c.Dst = netip.AddrPortFrom(c.Dst.Addr().Next(), 0) },
+				"from a group":      func(c *frametest.Spec) { c.Src = netip.AddrPortFrom(pick(v6, "224.0.0.%d", "ff02::%x", 1), 0) },
+				"from nobody":       func(c *frametest.Spec) { c.Src = netip.AddrPortFrom(zero(v6), 0) },
+				"to a group MAC":    func(c *frametest.Spec) { c.DstMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} },
+			} {
+				c := s.client(0, 1, 0)
+				edit(&c)
+				if got := l.one(0, 0, 0, c.Echo(false, 1, 1)); got != nil {
+					t.Errorf("%s: answered % x", name, got)
+				}
+				l.wantDrop(dataplane.DropICMP)
+			}
+			if got := l.one(0, 0, 0, c.Echo(true, 1, 1)); got != nil {
+				t.Error("an echo reply was answered")
+			}
+			l.wantDrop(dataplane.DropICMP)
+		}
+	}
+}
+
+// The director's own messages come out at no more than 50 at once and 1000 a second.
+func TestICMPRateLimit(t *testing.T) {
+	s := svc{}
+	l := newLab(t, 1)
+	l.e.Publish(snapshot(t, s))
+	lost := s.client(0, 1, syn)
+	lost.TTL = 1
+	many := func(f []byte, n int) (sent int) {
+		for ; n > 0; n -= min(n, 64) {
+			var in [][]byte
+			for range min(n, 64) {
+				in = append(in, f)
+			}
+			sent += len(l.step(0, 0, in...)[0])
+		}
+		return sent
+	}
+	if n := many(lost.Build(), 200); n != 50 {
+		t.Errorf("%d errors at once, want 50", n)
+	}
+	if n := many(lost.Echo(false, 1, 1), 100); n != 0 {
+		t.Errorf("%d echoes beyond the limit", n)
+	}
+	if d := l.delta(); d.Drops[dataplane.DropTTL] != 200 || d.Drops[dataplane.DropICMPLimited] != 100 || d.ICMPErrors != 50 {
+		t.Errorf("drops %v, errors %d", d.Drops, d.ICMPErrors)
+	}
+	total := 0
+	for range 1000 {
+		l.now++
+		total += many(lost.Build(), 5)
+	}
+	if total != 1000 {
+		t.Errorf("%d errors in a second, want 1000", total)
+	}
+	l.now += 0x7fffffff
+	if n := many(lost.Build(), 200); n != 50 {
+		t.Errorf("%d errors after a long silence, want 50", n)
+	}
+}
+
+// No room in the transmit ring is a counted drop and no leak.
+func TestTxFull(t *testing.T) {
+	s := svc{}
+	l := newLab(t, 1)
+	l.e.Publish(snapshot(t, s))
+	l.ports[0][1].SetRoom(2)
+	var in [][]byte
+	for n := range 5 {
+		in = append(in, s.client(0, n, syn).Build())
+	}
+	if sent := l.step(0, 0, in...); len(sent[1]) != 2 {
+		t.Errorf("%d sent", len(sent[1]))
+	}
+	if d := l.delta(); d.Drops[dataplane.DropTx] != 3 {
+		t.Errorf("drops %v", d.Drops)
+	}
+}
+
+// Before anything is published, and with a service on every port, frames find their way too.
+func TestAnyPortAndEmptySnapshot(t *testing.T) {
+	s := svc{mode: table.NAT}
+	l := newLab(t, 1)
+	c := s.client(0, 1, syn)
+	if l.one(0, 0, 0, c.Build()) != nil {
+		t.Error("something was sent without a configuration")
+	}
+	l.wantDrop(dataplane.DropNotOurs)
+	s.edit = func(v *table.Service) { v.Port = 0 }
+	s.be = func(_ int, b *table.Backend) { b.Port = 0 }
+	l.e.Publish(snapshot(t, s))
+	c.Dst = netip.AddrPortFrom(c.Dst.Addr(), 4711)
+	b := *l.picked(c)
+	b.Port = 4711
+	got := l.one(0, 0, 1, c.Build())
+	l.same("port 0", got, s.toBackend(t, c, &b, got))
+	in, want := reply(c, &b, synack)
+	l.same("reply", l.one(0, 1, 0, in.Build()), want.Build())
+}
