@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
-	"go.uber.org/zap"
 )
 
 // An Interface is one that VIPs are announced on, as the kernel describes it.
@@ -47,8 +46,6 @@ func (c Conflict) String() string {
 
 // Options of an Announcer. The zero value works.
 type Options struct {
-	Log *zap.Logger // nil: no log
-
 	// OnConflict is called for a conflict, at most once in ConflictEvery for each VIP and MAC. It must not call the Announcer.
 	OnConflict    func(Conflict)
 	ConflictEvery time.Duration // default 10 s, which is also how often a VIP is defended at most (RFC 5227, DEFEND_INTERVAL)
@@ -90,9 +87,6 @@ type portKey struct {
 
 // New makes an Announcer that answers for nothing yet.
 func New(o Options) *Announcer {
-	if o.Log == nil {
-		o.Log = zap.NewNop()
-	}
 	if o.OnConflict == nil {
 		o.OnConflict = func(Conflict) {}
 	}

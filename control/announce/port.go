@@ -13,7 +13,6 @@ import (
 
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netns"
-	"go.uber.org/zap"
 	"golang.org/x/net/bpf"
 )
 
@@ -244,10 +243,7 @@ func (p *port) conflict(v *view, vip netip.Addr, mac [6]byte) {
 	if report == 0 {
 		return
 	}
-	c := Conflict{Interface: p.name, VIP: vip, MAC: slices.Clone(net.HardwareAddr(mac[:])), Count: report}
-	p.opt.Log.Warn("address conflict", zap.String("event", "vip.conflict"), zap.String("interface", p.name),
-		zap.Stringer("vip", vip), zap.Stringer("mac", c.MAC), zap.Uint64("claims", report))
-	p.opt.OnConflict(c)
+	p.opt.OnConflict(Conflict{Interface: p.name, VIP: vip, MAC: slices.Clone(net.HardwareAddr(mac[:])), Count: report})
 }
 
 func (p *port) status() Status {
