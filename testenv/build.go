@@ -11,7 +11,7 @@ import (
 // build makes the hosts of the lab's layout, wires them and starts services and taps.
 func (l *Lab) build() error {
 	l.plan = plan{l.Options.Layout}
-	steps := []func() error{l.addCore, l.wireSwitched, l.addServers, l.addTaps, l.startServices}
+	steps := []func() error{l.addCore, l.wireSwitched, l.addServers, l.addTaps, l.awaitAddrs, l.startServices}
 	if l.Options.Layout == Routed {
 		steps[1] = l.wireRouted
 	}
@@ -115,6 +115,32 @@ func (l *Lab) route() error {
 	return nil
 }
 
+// awaitAddrs waits for all addresses at once, since each takes the kernel a moment.
+func (l *Lab) awaitAddrs() error {
+	for _, v6 := range families {
+		waits := map[*Host][]netip.Addr{l.Client: {l.plan.client(v6)}, l.Director: l.plan.director(v6)}
+		if l.Router != nil {
+			for _, s := range []segment{access, front, back, far} {
+				waits[l.Router] = append(waits[l.Router], router(s, v6))
+			}
+		}
+		for _, s := range l.Servers {
+			waits[s.Host] = append(waits[s.Host], s.Addr(v6))
+			if s.Mode != table.NAT {
+				waits[s.Host] = append(waits[s.Host], s.VIP(v6))
+			}
+		}
+		for h, addrs := range waits {
+			for _, a := range addrs {
+				if err := h.awaitAddr(a); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (l *Lab) directorLink() LinkOptions {
 	return LinkOptions{MTU: l.Options.MTU, Queues: l.Options.Queues}
 }
@@ -133,7 +159,7 @@ func (l *Lab) join(h *Host, ifname string, s segment, addr func(v6 bool) netip.A
 		return err
 	}
 	for _, v6 := range families {
-		if err := h.AddAddr(ifname, s.within(addr(v6))); err != nil {
+		if err := h.addAddr(ifname, s.within(addr(v6))); err != nil {
 			return err
 		}
 	}
@@ -193,13 +219,13 @@ func (l *Lab) addressServer(s *Server, seg segment, v6 bool) error {
 	if s.Mode == table.NAT && l.Options.Layout == Switched {
 		// On the client's own segment a NAT server that knew the subnet would answer the client directly, past
 		// the director, and from an address that the client never called.
-		if err := s.Host.AddAddr("eth0", host(own)); err != nil {
+		if err := s.Host.addAddr("eth0", host(own)); err != nil {
 			return err
 		}
 		if err := s.Host.AddRoute(host(gw), netip.Addr{}, "eth0"); err != nil {
 			return err
 		}
-	} else if err := s.Host.AddAddr("eth0", seg.within(own)); err != nil {
+	} else if err := s.Host.addAddr("eth0", seg.within(own)); err != nil {
 		return err
 	}
 	if !gw.IsValid() {
@@ -219,7 +245,7 @@ func (l *Lab) holdVIPs(s *Server) error {
 		return err
 	}
 	for _, v6 := range families {
-		if err := s.Host.AddAddr("lo", host(s.VIP(v6))); err != nil {
+		if err := s.Host.addAddr("lo", host(s.VIP(v6))); err != nil {
 			return err
 		}
 	}

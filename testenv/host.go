@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -218,8 +219,15 @@ func (h *Host) SetLink(ifname string, up bool) error {
 	return nil
 }
 
-// AddAddr gives an interface an address; an IPv6 one is usable at once (no duplicate address detection).
+// AddAddr gives an interface an address. When it returns, the address works: there is no duplicate address detection.
 func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
+	if err := h.addAddr(ifname, p); err != nil {
+		return err
+	}
+	return h.awaitAddr(p.Addr())
+}
+
+func (h *Host) addAddr(ifname string, p netip.Prefix) error {
 	l, err := h.link(ifname)
 	if err != nil {
 		return err
@@ -232,6 +240,22 @@ func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
 		return fmt.Errorf("add address %s to %s of %s: %w", p, ifname, h.Name, err)
 	}
 	return nil
+}
+
+// awaitAddr waits until packets for an address are delivered. Even without duplicate address detection the
+// kernel adds the local route of an IPv6 address from a work queue (addrconf_dad_work in net/ipv6/addrconf.c), while
+// bind succeeds at once; what comes in between is answered with "no route".
+func (h *Host) awaitAddr(a netip.Addr) error {
+	const limit = 5 * time.Second
+	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		routes, err := h.nl.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %s of %s is not in use %v after it was added: %w", a, h.Name, limit, err)
+		}
+	}
 }
 
 // AddRoute adds a route over an interface. An invalid via makes it on-link.
