@@ -2,16 +2,12 @@ package steer
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-	"pgregory.net/rapid"
 )
 
 const (
@@ -151,174 +147,6 @@ func TestRedirectsToTheQueuesSocket(t *testing.T) {
 	}
 	if err := a.SetSocket(0, 0); err == nil {
 		t.Error("a descriptor that is no AF_XDP socket was accepted")
-	}
-}
-
-// dump reads a map of roles whole.
-func dump[K comparable](t interface{ Fatal(...any) }, m *ebpf.Map) map[K]role {
-	got := map[K]role{}
-	var k K
-	var v role
-	entries := m.Iterate()
-	for entries.Next(&k, &v) {
-		got[k] = v
-	}
-	if err := entries.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return got
-}
-
-func sameMap[K comparable](a, b map[K]role) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
-		}
-	}
-	return true
-}
-
-func TestApplyMakesTheMapsWhatIsAsked(t *testing.T) {
-	s, _ := newSteerer(t, Rules{})
-	addrs := rapid.Custom(func(t *rapid.T) netip.Addr {
-		n := byte(rapid.IntRange(1, 6).Draw(t, "host"))
-		if rapid.Bool().Draw(t, "v6") {
-			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: n})
-		}
-		return netip.AddrFrom4([4]byte{10, 0, 0, n})
-	})
-	keys := rapid.Custom(func(t *rapid.T) Key {
-		return Key{addrs.Draw(t, "addr"), rapid.Uint16Range(0, 3).Draw(t, "port"), rapid.SampledFrom([]uint8{6, 17}).Draw(t, "proto")}
-	})
-	rapid.Check(t, func(t *rapid.T) {
-		rules := Rules{
-			rapid.SliceOfN(keys, 0, 20).Draw(t, "services"), rapid.SliceOfN(keys, 0, 20).Draw(t, "replies"),
-			rapid.SliceOfN(addrs, 0, 8).Draw(t, "locals"),
-		}
-		want, err := NewRuleSet(rules)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Apply(rules); err != nil {
-			t.Fatal(err)
-		}
-		if !sameMap(dump[address](t, s.rules.Dests), want.dests) || !sameMap(dump[endpoint](t, s.rules.Services), want.services) ||
-			!sameMap(dump[address](t, s.rules.Sources), want.sources) || !sameMap(dump[endpoint](t, s.rules.Replies), want.replies) {
-			t.Fatalf("the maps do not hold %+v", rules)
-		}
-	})
-}
-
-func TestApplyRepairsWhatSomebodyElseChanged(t *testing.T) {
-	s, a := newSteerer(t, testRules())
-	must(t, s.rules.Services.Delete(endpoint{Addr: address(netip.MustParseAddr(vip4).As16()), Port: [2]byte{0, 80}, Proto: 6}))
-	must(t, s.rules.Dests.Update(address(netip.MustParseAddr(client4).As16()), roleTCPAnyPort, ebpf.UpdateAny))
-	must(t, s.Apply(testRules()))
-	r := &runner{t: t, a: a}
-	if _, reason, _ := r.run(v4(client4, vip4, 6, tcpTo(40000, 80))); reason != Service {
-		t.Errorf("service is %s", reason)
-	}
-	if _, reason, _ := r.run(v4(vip4, client4, 6, tcpTo(40000, 80))); reason != PassOther {
-		t.Errorf("no service is %s", reason)
-	}
-}
-
-// A service that is in both old and new rules must not lose one frame while they change around it.
-func TestApplyLeavesNoGap(t *testing.T) {
-	s, a := newSteerer(t, Rules{})
-	crowd := func(from int) (keys []Key) {
-		for port := from; port < from+300; port++ {
-			keys = append(keys, key(vip4, uint16(port), 6))
-		}
-		return append(keys, key(vip4, 80, 6))
-	}
-	versions := []Rules{
-		{Services: crowd(1000), Replies: []Key{key(nat4, 8080, 6)}},
-		{Services: []Key{key(vip4, 0, 6)}, Replies: []Key{key(nat4, 0, 6)}},
-		{Services: crowd(5000), Replies: crowd(7000)[:3], Locals: testRules().Locals},
-	}
-	must(t, s.Apply(versions[0]))
-	done := make(chan error, 1)
-	go func() {
-		for i := range 30 {
-			if err := s.Apply(versions[i%len(versions)]); err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- nil
-	}()
-	frame := v4(client4, vip4, 6, tcpTo(40000, 80))
-	var runs uint64
-	for running := true; running; {
-		select {
-		case err := <-done:
-			must(t, err)
-			running = false
-		default:
-		}
-		_, err := a.objects.Program.Run(&ebpf.RunOptions{Data: frame, Repeat: 200})
-		must(t, err)
-		runs += 200
-	}
-	c, err := a.Counters()
-	must(t, err)
-	if c[Service] == 0 || c[ServiceAnyPort] == 0 {
-		t.Errorf("the test saw only some versions: %v", c)
-	}
-	if c[Service]+c[ServiceAnyPort] < runs || c[PassVIPOther]+c[PassOther] != 0 {
-		t.Errorf("%d runs, counted %v", runs, c)
-	}
-}
-
-func TestApplySaysWhatDoesNotFit(t *testing.T) {
-	s, _ := newSteerer(t, Rules{})
-	small := s.spec.Maps[steerMapServices].Copy()
-	small.MaxEntries = 4
-	m, err := ebpf.NewMap(small)
-	must(t, err)
-	defer m.Close()
-	fill := func(from, n byte) map[endpoint]role {
-		keys := map[endpoint]role{}
-		for i := range n {
-			keys[endpoint{Proto: 6, Port: [2]byte{0, from + i}}] = roleTCPPorts
-		}
-		return keys
-	}
-	must(t, plan("services", m, fill(0, 4)).add())
-	// Four others do not fit beside the first four, but instead of them.
-	c := plan("services", m, fill(10, 4))
-	must(t, errors.Join(c.add(), c.remove()))
-	if got := dump[endpoint](t, m); !sameMap(got, fill(10, 4)) {
-		t.Errorf("the map holds %v", got)
-	}
-	if err := plan("services", m, fill(10, 5)).add(); !errors.Is(err, unix.E2BIG) {
-		t.Errorf("five in a map of four: %v", err)
-	}
-}
-
-func TestApplyAtScale(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds: as many services as the limits allow")
-	}
-	s, _ := newSteerer(t, Rules{})
-	var rules Rules
-	for i := range uint32(1 << 16) {
-		a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x0b000000+i)))
-		rules.Services = append(rules.Services, Key{a, 80, 6})
-		rules.Replies = append(rules.Replies, Key{a, 8080, 6})
-	}
-	must(t, s.Apply(rules))
-	for i := range rules.Services {
-		rules.Services[i].Port = 443
-	}
-	must(t, s.Apply(rules))
-	must(t, s.Apply(Rules{}))
-	if n := len(dump[endpoint](t, s.rules.Services)); n != 0 {
-		t.Errorf("%d services are left", n)
 	}
 }
 
