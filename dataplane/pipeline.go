@@ -241,7 +241,9 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, in, i int) (*table.Ba
 		bc.Inactive++
 	}
 	if p.sample != 0 && p.hash[i]>>16%p.sample == 0 {
-		p.emit(EventFlowNew, p.flows.At(idx), p.hash[i])
+		e := p.flows.At(idx)
+		e.SetSampled()
+		p.emit(EventFlowNew, e, p.hash[i])
 	}
 	return be, idx, 0
 }
@@ -323,20 +325,17 @@ func (p *pipeline) settle() {
 			bc.Inactive--
 		}
 		p.count.FlowsEnded++
-		if !p.flows.Expired(e, p.now) && e.State() != flow.StateTimeWait && e.State() != flow.StateClose {
+		if e.Evicted() && e.State() != flow.StateTimeWait && e.State() != flow.StateClose {
 			p.count.FlowsEvicted++
 		}
-		if p.sample == 0 {
-			continue
-		}
-		if h := p.flowHash(e); h>>16%p.sample == 0 {
-			p.emit(EventFlowEnd, e, h)
+		if e.Sampled() {
+			p.emit(EventFlowEnd, e, p.flowHash(e))
 		}
 	}
 	p.count.Flows = uint64(p.flows.Len())
 }
 
-// flowHash is the hash under which a flow was opened, so that its end is sampled with its start.
+// flowHash is the hash under which a flow was opened, for its last event; 0 if its service is gone.
 func (p *pipeline) flowHash(e *flow.Entry) uint64 {
 	svc := p.snap.Service(e.Service)
 	if svc == nil {

@@ -153,7 +153,7 @@ func (t *Table) Delete(i uint32) {
 }
 
 // Ended returns copies of the flows that were deleted, evicted or swept since the last call. The slice is
-// valid until the next call of any method.
+// valid until the next call of any method. Whoever wants to know of every flow calls it after each burst.
 func (t *Table) Ended() []Entry {
 	e := t.ended
 	t.ended = t.ended[:0]
@@ -182,6 +182,9 @@ func (t *Table) evict(b *bucket, now, keep uint32) bool {
 	if victim < 0 {
 		return false
 	}
+	if best < 2<<32 {
+		t.entries[b.idx[victim]].meta |= flagEvicted
+	}
 	t.clearLane(b, victim)
 	return true
 }
@@ -207,6 +210,9 @@ func (t *Table) clearLane(b *bucket, lane int) {
 func (t *Table) scavenge(h uint64, now uint32) uint32 {
 	n := h >> t.shift
 	for step := range uint64(64) {
+		if len(t.ended) > maxEnded/2 {
+			return 0
+		}
 		b := &t.buckets[(n+step)&uint64(len(t.buckets)-1)]
 		if t.evict(b, now, 0) {
 			if i := t.alloc(); i != 0 {
@@ -232,7 +238,7 @@ func (t *Table) Sweep(now uint32) {
 	}
 	t.swept = now
 	quota := min(uint32(len(t.buckets)/sweepCycle+1)*min(elapsed, 1000), maxSweep)
-	for ; quota > 0 && len(t.ended)+lanes <= cap(t.ended)/2; quota-- {
+	for ; quota > 0 && len(t.ended)+lanes <= maxEnded/2; quota-- {
 		t.sweepBucket(&t.buckets[t.hand], now)
 		t.hand = (t.hand + 1) & uint32(len(t.buckets)-1)
 	}
@@ -253,12 +259,14 @@ func (t *Table) sweepBucket(b *bucket, now uint32) {
 	}
 }
 
-// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock.
-func (t *Table) SweepAll(now uint32) {
+// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock. It stops, and
+// returns false, when Ended must be called before it can go on.
+func (t *Table) SweepAll(now uint32) bool {
 	for i := range t.buckets {
-		if len(t.ended)+lanes > cap(t.ended) {
-			return
+		if len(t.ended)+lanes > maxEnded {
+			return false
 		}
 		t.sweepBucket(&t.buckets[i], now)
 	}
+	return true
 }

@@ -34,7 +34,7 @@ type Entry struct {
 	Service  table.Ref
 	Ports    packet.Ports // of the client's packets
 	Backend  table.Ref
-	meta     uint32 // state | in<<8 | refs<<16
+	meta     uint32 // state | in<<8 | refs<<16 | flags
 	LastSeen uint32 // milliseconds of the worker's clock; while free: the next free entry
 	Created  uint32
 	Bytes    uint64
@@ -45,6 +45,20 @@ type Entry struct {
 
 // State returns the flow's state.
 func (e *Entry) State() State { return State(e.meta) }
+
+const (
+	flagSampled = 1 << 24
+	flagEvicted = 1 << 25
+)
+
+// SetSampled marks the flow as one that events are reported for; Sampled tells.
+func (e *Entry) SetSampled() { e.meta |= flagSampled }
+
+// Sampled reports whether SetSampled was called.
+func (e *Entry) Sampled() bool { return e.meta&flagSampled != 0 }
+
+// Evicted reports of an entry that Ended returned whether the flow was ended before its time, to make room.
+func (e *Entry) Evicted() bool { return e.meta&flagEvicted != 0 }
 
 // In returns the port that the client's packets come in on.
 func (e *Entry) In() uint8 { return uint8(e.meta >> 8) }
@@ -72,7 +86,7 @@ func (e *Entry) SetHop(in uint8, mac []byte) {
 	}
 }
 
-func (e *Entry) refs() uint32 { return e.meta >> 16 }
+func (e *Entry) refs() uint8  { return uint8(e.meta >> 16) }
 func (e *Entry) addRef(n int) { e.meta += uint32(n) << 16 }
 func (e *Entry) sameKey(k *Key) bool {
 	return e.Client == k.Client && e.Service == k.Service && e.Ports == k.Ports
@@ -108,6 +122,10 @@ const (
 	MaxEntries = 1 << 26
 )
 
+// maxEnded is room for all flows that a burst of packets can end: some three for each packet, and as many
+// again as Sweep and scavenge, which stop at half of it, have put there.
+const maxEnded = 1024
+
 // BytesPerFlow is what one entry costs with its share of the buckets.
 const BytesPerFlow = 80
 
@@ -117,7 +135,7 @@ func New(n int, h packet.Hasher) (*Table, error) {
 		return nil, fmt.Errorf("flow table: %d entries were asked for; from %d to %d are possible", n, MinEntries, MaxEntries)
 	}
 	size := 1 << bits.Len(uint(n-1))
-	t := &Table{hasher: h, fresh: 1, snap: &table.Snapshot{}, timeouts: DefaultTimeouts(), ended: make([]Entry, 0, 512)}
+	t := &Table{hasher: h, fresh: 1, snap: &table.Snapshot{}, timeouts: DefaultTimeouts(), ended: make([]Entry, 0, maxEnded)}
 	t.shift = uint8(64 - bits.Len(uint(size/4-1)))
 	var err error
 	if t.buckets, t.regions[0], err = offheap.Slice[bucket](size/4, true); err != nil {
