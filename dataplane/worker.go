@@ -142,6 +142,7 @@ func (w *worker) poll(now uint32) int {
 		total += n
 		w.burst(w.ifaces[i], w.frames[:n])
 		w.flush()
+		w.settle() // after each burst: the flow table remembers no more ended flows than one can make
 	}
 	for _, port := range w.ports {
 		if port.Flush() != nil {
