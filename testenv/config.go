@@ -73,6 +73,7 @@ type ConfigOptions struct {
 	API       string        // path of the API's socket; default: the director's own default
 	LogFile   string        // default: the director's own default
 	LogLevel  string        // default: the director's own default
+	LogFlows  bool          // log every flow
 	CPUs      []int         // default: the director's own choice
 	Flows     int           // flow table entries per worker; default 65536, so that a lab needs little memory
 	TableSize int           // Maglev slots; default: the director's own default
@@ -125,6 +126,9 @@ func (l *Lab) writeDirector(b *strings.Builder, o ConfigOptions) {
 	}
 	if o.LogFile != "" {
 		log = append(log, fmt.Sprintf("file: %q", o.LogFile))
+	}
+	if o.LogFlows {
+		log = append(log, "flow_sample: 1, flow_rate: 1000000")
 	}
 	if len(log) > 0 {
 		fmt.Fprintf(b, "  log: { %s }\n", strings.Join(log, ", "))

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane/table"
 )
@@ -94,6 +96,45 @@ func TestServersAreReachable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Run in a mount namespace of its own, where /run/netns is fresh: the first `ip netns add` after a lab came up must
+// not take the lab's mounts away from it.
+func TestNetnsDirIsSharedFirst(t *testing.T) {
+	needRoot(t)
+	done := make(chan error, 1)
+	go onThreadToEnd(func() { done <- shareFreshDir() })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func shareFreshDir() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""),
+		unix.Mount("tmpfs", "/run", "tmpfs", 0, ""),
+		shareNetns(), // makes a mount of the directory
+		shareNetns(), // finds it done
+	); err != nil {
+		return err
+	}
+	b, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var found int
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, " "+netnsDir+" ") && strings.Contains(line, " shared:") && strings.Contains(line, " - tmpfs ") {
+			found++
+		}
+	}
+	if found != 1 {
+		return fmt.Errorf("%s is a shared mount %d times, want once:\n%s", netnsDir, found, b)
+	}
+	return nil
 }
 
 func TestContextClosesLab(t *testing.T) {

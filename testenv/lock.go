@@ -36,6 +36,9 @@ func acquire() (string, error) {
 	defer owner.Unlock()
 	pid := os.Getpid()
 	if owner.labs == 0 {
+		if err := shareNetns(); err != nil {
+			return "", fmt.Errorf("prepare %s: %w", netnsDir, err)
+		}
 		f, err := lockPID(pid, unix.LOCK_EX)
 		if err != nil {
 			return "", err
@@ -53,6 +56,31 @@ func acquire() (string, error) {
 	owner.labs++
 	owner.next++
 	return name, nil
+}
+
+// shareNetns makes netnsDir a shared mount, as the first `ip netns add` after a boot does. Done later, while a lab
+// is up, it would cover the lab's mounts with copies, and removing these would leave the namespaces alive below.
+func shareNetns() error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(netnsDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := flock(dir, unix.LOCK_EX); err != nil { // ip(8) takes the same lock
+		return err
+	}
+	err = unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// It is no mount point yet.
+	if err := unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
 }
 
 // release gives up one lab's claim.
@@ -111,7 +139,8 @@ func unlockPID(f *os.File) error {
 }
 
 // Sweep removes the namespaces that labs of processes which are no more have left behind, and with them their
-// links. It leaves the labs of living processes alone, this one's included. New calls it.
+// links. It leaves alone the labs of living processes, this one's included, and those that another process is
+// sweeping at the moment. New calls it.
 func Sweep() error {
 	pids, err := labPIDs()
 	if err != nil {
