@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -98,12 +99,15 @@ func NewEmpty(ctx context.Context, o Options) (*Lab, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := Sweep(); err != nil {
-		return nil, fmt.Errorf("remove what earlier labs left: %w", err)
-	}
 	p, err := acquire()
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("a lab needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN): %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("claim names for a lab: %w", err)
+	}
+	if err := Sweep(); err != nil {
+		return nil, errors.Join(fmt.Errorf("remove what earlier labs left: %w", err), release())
 	}
 	l := &Lab{Options: o, prefix: p}
 	l.stop = context.AfterFunc(ctx, func() { _ = l.Close() }) // the owner's own Close returns the error

@@ -137,6 +137,28 @@ func shareFreshDir() error {
 	return nil
 }
 
+func TestNewSaysWhatItNeeds(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("needs a user other than root: root may make labs")
+	}
+	if _, err := New(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "needs root") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNewRefusesNonsense(t *testing.T) {
+	for _, n := range []int{-1, 251} {
+		if _, err := New(t.Context(), Options{Servers: n}); err == nil || !strings.Contains(err.Error(), "servers a mode") {
+			t.Errorf("%d servers: %v", n, err)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := New(ended, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its end a context gives %v", err)
+	}
+}
+
 func TestContextClosesLab(t *testing.T) {
 	needRoot(t)
 	ctx, cancel := context.WithCancel(t.Context())
