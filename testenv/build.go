@@ -90,11 +90,15 @@ func (l *Lab) wireRouted() (err error) {
 	if err := l.join(l.Director, "eth1", back, l.directorAddr(1), l.directorLink()); err != nil {
 		return err
 	}
-	return l.route()
+	return l.RestoreRoutes()
 }
 
-// route gives client, director and router the routes that their own subnets do not.
-func (l *Lab) route() error {
+// RestoreRoutes gives client, director and router the routes that their own subnets do not, as New did: to be called
+// when one of their interfaces was down. In a switched lab there are none.
+func (l *Lab) RestoreRoutes() error {
+	if l.Router == nil {
+		return nil
+	}
 	for _, v6 := range families {
 		for _, r := range []struct {
 			host   *Host

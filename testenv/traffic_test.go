@@ -211,3 +211,26 @@ func TestRoutedReplyPaths(t *testing.T) {
 		}
 	}
 }
+
+func TestLinkFlap(t *testing.T) {
+	l := newLab(t, Options{Layout: Routed, Servers: 1, Modes: []table.Mode{table.DR, table.TUN}, Decap: noDecap})
+	for _, up := range []bool{false, true} {
+		for _, ifname := range l.DirectorInterfaces {
+			if err := l.Director.SetLink(ifname, up); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := l.RestoreRoutes(); err != nil {
+		t.Fatal(err)
+	}
+	c := l.Director.HTTPClient(HTTPOptions{Timeout: time.Second})
+	for _, s := range l.Servers {
+		for _, v6 := range families {
+			until(t, s.Name+" is reachable again", func() bool {
+				_, err := get(c, s.Addr(v6), HTTPPort, "/healthz")
+				return err == nil
+			})
+		}
+	}
+}
