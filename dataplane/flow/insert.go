@@ -12,10 +12,6 @@ import (
 // one not seen for longest. Evicted flows are returned by the next Ended. Insert returns 0 only when
 // nothing near h can be evicted; the caller then forwards without an entry.
 func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now uint32) uint32 {
-	b := t.bucket(h)
-	if freeLane(b) < 0 {
-		t.evict(b, now, 0)
-	}
 	i := t.alloc()
 	if i == 0 {
 		if i = t.scavenge(h, now); i == 0 {
@@ -33,7 +29,7 @@ func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now ui
 	put32(&e.meta, uint32(s)|uint32(in)<<8)
 	e.LastSeen, e.Created, e.Bytes, e.Packets = now, now, 0, 0
 	atomic.StoreUint32(&e.seq, e.seq+1)
-	if !t.link(b, h, i) {
+	if !t.link(h, i, now) {
 		t.release(i)
 		return 0
 	}
@@ -42,26 +38,7 @@ func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now ui
 
 // LinkReply makes NAT flow i findable by its backend's replies.
 func (t *Table) LinkReply(i uint32, be *table.Backend, now uint32) {
-	h := t.replyHash(&t.entries[i], be)
-	b := t.bucket(h)
-	if freeLane(b) < 0 {
-		t.evict(b, now, i)
-	}
-	t.link(b, h, i)
-}
-
-// Move gives flow i another backend, as when its backend is gone; its counters go on.
-func (t *Table) Move(i uint32, be *table.Backend, nat bool, now uint32) {
-	e := &t.entries[i]
-	if old := t.snap.Backend(e.Backend); old != nil && nat {
-		t.unlink(t.replyHash(e, old), i)
-	}
-	atomic.StoreUint32(&e.seq, e.seq|1)
-	put32((*uint32)(&e.Backend), uint32(be.Ref))
-	atomic.StoreUint32(&e.seq, e.seq+1)
-	if nat {
-		t.LinkReply(i, be, now)
-	}
+	t.link(t.replyHash(&t.entries[i], be), i, now)
 }
 
 func freeLane(b *bucket) int {
@@ -73,36 +50,75 @@ func freeLane(b *bucket) int {
 	return -1
 }
 
-// link puts entry i into a free lane: the index first, so that a reader which sees the fingerprint finds it.
-func (t *Table) link(b *bucket, h uint64, i uint32) bool {
-	lane := freeLane(b)
+// link puts entry i into a free lane of h's bucket, else of its second one; where both are
+// full it evicts a flow of the first, never i itself.
+func (t *Table) link(h uint64, i, now uint32) bool {
+	n, fp := t.home(h), fingerprint(h)
+	lane := freeLane(&t.buckets[n])
 	if lane < 0 {
-		return false
+		if m := t.other(n, fp); freeLane(&t.buckets[m]) >= 0 {
+			t.linkGuest(n, m, fp, i)
+			return true
+		}
+		t.evict(n, now, i)
+		if lane = freeLane(&t.buckets[n]); lane < 0 {
+			return false
+		}
 	}
-	put32(&b.idx[lane], i)
-	t.setLane(b, lane, pattern(h)&0xffff)
-	t.entries[i].addRef(1)
+	t.setLane(&t.buckets[n], lane, fp, i)
 	return true
 }
 
-func (t *Table) setLane(b *bucket, lane int, fp uint64) {
-	w, sh := lane>>2, uint(lane&3)*16
-	put64(&b.fp[w], b.fp[w]&^(0xffff<<sh)|fp<<sh)
+// linkGuest puts an entry of bucket n into bucket m.
+func (t *Table) linkGuest(n, m, fp uint64, i uint32) {
+	b := &t.buckets[m]
+	lane := freeLane(b)
+	t.setLane(b, lane, fp, i)
+	put64(&b.fp[2], b.fp[2]|1<<(48+lane))
+	home := &t.buckets[n]
+	put64(&home.fp[2], home.fp[2]+1<<32)
 }
 
-// unlink takes entry i out of h's bucket.
+// setLane writes the index first, so that a reader which sees the fingerprint finds it.
+func (t *Table) setLane(b *bucket, lane int, fp uint64, i uint32) {
+	put32(&b.idx[lane], i)
+	put64(&b.fp[lane>>2], b.fp[lane>>2]|fp<<(uint(lane&3)*16))
+	t.entries[i].addRef(1)
+}
+
+// unset frees a lane of bucket n.
+func (t *Table) unset(n uint64, lane int) {
+	b := &t.buckets[n]
+	fp := b.lane(lane)
+	put64(&b.fp[lane>>2], b.fp[lane>>2]&^(0xffff<<(uint(lane&3)*16)))
+	t.entries[b.idx[lane]].addRef(-1)
+	if b.guests()>>lane&1 != 0 {
+		put64(&b.fp[2], b.fp[2]&^(1<<(48+lane)))
+		home := &t.buckets[t.other(n, fp)]
+		put64(&home.fp[2], home.fp[2]-1<<32)
+	}
+}
+
+// unlink takes entry i out of h's bucket, or its second one.
 func (t *Table) unlink(h uint64, i uint32) {
-	b, pat := t.bucket(h), pattern(h)
+	n := t.home(h)
+	if away := t.buckets[n].away(); !t.unlinkIn(n, h, i) && away > 0 {
+		t.unlinkIn(t.other(n, fingerprint(h)), h, i)
+	}
+}
+
+func (t *Table) unlinkIn(n, h uint64, i uint32) bool {
+	b, pat := &t.buckets[n], pattern(h)
 	for w := range b.fp {
 		for m := match(b.fp[w], pat) & usedLanes[w]; m != 0; m &= m - 1 {
 			lane := w*4 + bits.TrailingZeros64(m)>>4
 			if b.idx[lane] == i {
-				t.setLane(b, lane, 0)
-				t.entries[i].addRef(-1)
-				return
+				t.unset(n, lane)
+				return true
 			}
 		}
 	}
+	return false
 }
 
 func (t *Table) alloc() uint32 {
@@ -160,11 +176,12 @@ func (t *Table) Ended() []Entry {
 	return e
 }
 
-// evict frees a lane of b, never one of entry keep. It reports whether it could.
-func (t *Table) evict(b *bucket, now, keep uint32) bool {
+// evict frees a lane of bucket n, never one of entry keep. It reports whether it could.
+func (t *Table) evict(n uint64, now, keep uint32) bool {
+	b := &t.buckets[n]
 	victim, best := -1, uint64(0)
 	for lane := range b.idx {
-		if b.fp[lane>>2]>>(uint(lane&3)*16)&0xffff == 0 || b.idx[lane] == keep {
+		if b.lane(lane) == 0 || b.idx[lane] == keep {
 			continue
 		}
 		e := &t.entries[b.idx[lane]]
@@ -182,39 +199,30 @@ func (t *Table) evict(b *bucket, now, keep uint32) bool {
 	if victim < 0 {
 		return false
 	}
-	if best < 2<<32 {
-		t.entries[b.idx[victim]].meta |= flagEvicted
-	}
-	t.clearLane(b, victim)
+	t.clearLane(n, victim)
 	return true
 }
 
 // clearLane ends the flow in a lane and makes sure the lane is free, also when the flow is
 // dead already or its hash can no longer be computed.
-func (t *Table) clearLane(b *bucket, lane int) {
+func (t *Table) clearLane(n uint64, lane int) {
+	b := &t.buckets[n]
 	i := b.idx[lane]
 	t.Delete(i)
-	w, sh := lane>>2, uint(lane&3)*16
-	if b.fp[w]>>sh&0xffff == 0 || b.idx[lane] != i {
+	if b.lane(lane) == 0 || b.idx[lane] != i {
 		return
 	}
-	t.setLane(b, lane, 0)
-	e := &t.entries[i]
-	e.addRef(-1)
-	if e.refs() == 0 && e.State() == StateDead {
+	t.unset(n, lane)
+	if e := &t.entries[i]; e.refs() == 0 && e.State() == StateDead {
 		t.release(i)
 	}
 }
 
 // scavenge finds an entry to reuse when none is free: it evicts in h's bucket and then in those after it.
 func (t *Table) scavenge(h uint64, now uint32) uint32 {
-	n := h >> t.shift
+	n := t.home(h)
 	for step := range uint64(64) {
-		if len(t.ended) > maxEnded/2 {
-			return 0
-		}
-		b := &t.buckets[(n+step)&uint64(len(t.buckets)-1)]
-		if t.evict(b, now, 0) {
+		if t.evict((n+step)&uint64(len(t.buckets)-1), now, 0) {
 			if i := t.alloc(); i != 0 {
 				return i
 			}
@@ -239,34 +247,33 @@ func (t *Table) Sweep(now uint32) {
 	t.swept = now
 	quota := min(uint32(len(t.buckets)/sweepCycle+1)*min(elapsed, 1000), maxSweep)
 	for ; quota > 0 && len(t.ended)+lanes <= maxEnded/2; quota-- {
-		t.sweepBucket(&t.buckets[t.hand], now)
+		t.sweepBucket(uint64(t.hand), now)
 		t.hand = (t.hand + 1) & uint32(len(t.buckets)-1)
 	}
 }
 
-func (t *Table) sweepBucket(b *bucket, now uint32) {
-	if b.fp[0]|b.fp[1]|b.fp[2] == 0 {
+func (t *Table) sweepBucket(n uint64, now uint32) {
+	b := &t.buckets[n]
+	if b.empty() {
 		return
 	}
 	for lane := range b.idx {
-		if b.fp[lane>>2]>>(uint(lane&3)*16)&0xffff == 0 {
+		if b.lane(lane) == 0 {
 			continue
 		}
 		e := &t.entries[b.idx[lane]]
 		if s := e.State(); s == StateDead || s == StateNone || t.Expired(e, now) {
-			t.clearLane(b, lane)
+			t.clearLane(n, lane)
 		}
 	}
 }
 
-// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock. It stops, and
-// returns false, when Ended must be called before it can go on.
-func (t *Table) SweepAll(now uint32) bool {
-	for i := range t.buckets {
-		if len(t.ended)+lanes > maxEnded {
-			return false
+// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock.
+func (t *Table) SweepAll(now uint32) {
+	for n := range t.buckets {
+		if len(t.ended)+lanes > cap(t.ended) {
+			return
 		}
-		t.sweepBucket(&t.buckets[i], now)
+		t.sweepBucket(uint64(n), now)
 	}
-	return true
 }

@@ -41,7 +41,17 @@ func (t *Table) Peek(i uint32, out *Entry) (ok bool) {
 
 // PeekReply is FindReply for a worker that does not own the table: it copies the flow that p answers.
 func (t *Table) PeekReply(h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) bool {
-	b, pat := t.bucket(h), pattern(h)
+	n := t.home(h)
+	b := &t.buckets[n]
+	if t.peekReplyIn(b, h, p, s, out) {
+		return true
+	}
+	return atomic.LoadUint64(&b.fp[2])>>32&0xffff != 0 &&
+		t.peekReplyIn(&t.buckets[t.other(n, fingerprint(h))], h, p, s, out)
+}
+
+func (t *Table) peekReplyIn(b *bucket, h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) bool {
+	pat := pattern(h)
 	for w := range b.fp {
 		word := atomic.LoadUint64(&b.fp[w])
 		for m := match(word, pat) & usedLanes[w]; m != 0; m &= m - 1 {

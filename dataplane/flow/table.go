@@ -5,9 +5,13 @@
 // heap. A flow is found by a hash of its five-tuple as it travels from the client; a NAT flow
 // also by the hash of its replies. A bucket is one cache line of ten 16-bit fingerprints and ten indices:
 //
-//	bucket  fp[0..3] | fp[4..7] | fp[8..9] 0 0 | idx[0] … idx[9]          64 bytes
-//	          |                                    └── entries[idx]       64 bytes
-//	          └── compared four at a time (SWAR)
+//	bucket  fp[0..3] | fp[4..7] | fp[8..9] away guests | idx[0] … idx[9]  64 bytes
+//	          |                                            └── entries[idx]
+//	          └── compared four at a time (SWAR)                 64 bytes
+//
+// A flow whose bucket is full goes to a second one, which its fingerprint and its first bucket
+// determine. "away" counts the flows of this bucket that live in their second one: while it is 0, as it
+// nearly always is, one cache line answers a look-up. "guests" has a bit for each lane that holds such a flow.
 package flow
 
 import (
@@ -171,21 +175,38 @@ func (t *Table) Huge() bool { return t.regions[1].Huge() }
 // and backends that flows name.
 func (t *Table) Use(s *table.Snapshot) { t.snap, t.timeouts = s, s.Timeouts }
 
-func (t *Table) bucket(h uint64) *bucket { return &t.buckets[h>>t.shift&uint64(len(t.buckets)-1)] }
+func (t *Table) home(h uint64) uint64 { return h >> t.shift & uint64(len(t.buckets)-1) }
+
+func (t *Table) bucket(h uint64) *bucket { return &t.buckets[t.home(h)] }
+
+// other returns the second bucket of a flow with this fingerprint in bucket n, and the first one if n is the second.
+func (t *Table) other(n, fp uint64) uint64 {
+	return n ^ (fp*0x9e3779b1>>8|1)&uint64(len(t.buckets)-1)
+}
+
+func (b *bucket) away() uint64   { return b.fp[2] >> 32 & 0xffff }
+func (b *bucket) guests() uint64 { return b.fp[2] >> 48 }
+func (b *bucket) empty() bool    { return b.fp[0]|b.fp[1]|b.fp[2]&0xffffffff == 0 }
+
+// lane returns the fingerprint in a lane; 0 means free.
+func (b *bucket) lane(l int) uint64 { return b.fp[l>>2] >> (uint(l&3) * 16) & 0xffff }
 
 const (
 	swarLow  = 0x0001000100010001
 	swarHigh = 0x8000800080008000
 )
 
-// pattern repeats a hash's fingerprint, which is never 0, in all four lanes.
-func pattern(h uint64) uint64 {
+// fingerprint returns a hash's fingerprint, which is never 0.
+func fingerprint(h uint64) uint64 {
 	fp := h & 0xffff
 	if fp == 0 {
 		fp = 1
 	}
-	return fp * swarLow
+	return fp
 }
+
+// pattern repeats a hash's fingerprint in all four lanes.
+func pattern(h uint64) uint64 { return fingerprint(h) * swarLow }
 
 // match marks the high bit of each lane of w that equals the pattern's; a lane above a true match
 // may be marked wrongly, which the comparison of keys sorts out.
@@ -231,7 +252,16 @@ func (t *Table) Holds(i uint32, k *Key) bool {
 
 // Find returns the live entry with key k, or 0.
 func (t *Table) Find(h uint64, k *Key) uint32 {
-	b, pat := t.bucket(h), pattern(h)
+	n := t.home(h)
+	b := &t.buckets[n]
+	if i := t.findIn(b, h, k); i != 0 || b.away() == 0 {
+		return i
+	}
+	return t.findIn(&t.buckets[t.other(n, fingerprint(h))], h, k)
+}
+
+func (t *Table) findIn(b *bucket, h uint64, k *Key) uint32 {
+	pat := pattern(h)
 	for w := range b.fp {
 		for m := match(b.fp[w], pat) & usedLanes[w]; m != 0; m &= m - 1 {
 			if i := b.idx[w*4+bits.TrailingZeros64(m)>>4]; t.Holds(i, k) {
@@ -244,7 +274,16 @@ func (t *Table) Find(h uint64, k *Key) uint32 {
 
 // FindReply returns the live NAT flow that p, a packet from a backend, answers, or 0.
 func (t *Table) FindReply(h uint64, p *packet.Packet) uint32 {
-	b, pat := t.bucket(h), pattern(h)
+	n := t.home(h)
+	b := &t.buckets[n]
+	if i := t.findReplyIn(b, h, p); i != 0 || b.away() == 0 {
+		return i
+	}
+	return t.findReplyIn(&t.buckets[t.other(n, fingerprint(h))], h, p)
+}
+
+func (t *Table) findReplyIn(b *bucket, h uint64, p *packet.Packet) uint32 {
+	pat := pattern(h)
 	for w := range b.fp {
 		for m := match(b.fp[w], pat) & usedLanes[w]; m != 0; m &= m - 1 {
 			if i := b.idx[w*4+bits.TrailingZeros64(m)>>4]; answers(&t.entries[i], t.snap, p) {
