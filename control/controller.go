@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"xlvs/control/announce"
 	"xlvs/control/config"
 	"xlvs/control/flowlog"
@@ -102,7 +100,7 @@ func New(o Options) (_ *Controller, err error) {
 	if c.neigh, err = neigh.New(neigh.Options{Warn: func(err error) { c.log.Emit(flowlog.Warning{Part: "neigh", Err: err}) }}); err != nil {
 		return nil, err
 	}
-	c.ann = announce.New(announce.Options{Log: zap.NewNop(), OnConflict: func(x announce.Conflict) {
+	c.ann = announce.New(announce.Options{OnConflict: func(x announce.Conflict) {
 		c.log.Emit(flowlog.VIPConflict{Address: x.VIP, MAC: mac(x.MAC), Interface: x.Interface})
 	}})
 	c.health = health.New(health.Options{Notify: func(u health.Update) { c.results <- u }})
