@@ -49,11 +49,12 @@ func (s *summary) end(e event, name string, failed bool) {
 	switch {
 	case failed:
 		s.print(s.output[name])
-		if e.Test != "" {
-			s.failed = append(s.failed, name)
-		}
 		if e.Test == "" {
 			s.printRunning(e.Package)
+		}
+		// A package without a failed test did not build, or failed outside of its tests.
+		if e.Test != "" || !slices.ContainsFunc(s.failed, func(f string) bool { return strings.HasPrefix(f, e.Package+" ") }) {
+			s.failed = append(s.failed, name)
 		}
 	case e.Test == "":
 		s.print(closingLines(s.output[name]))

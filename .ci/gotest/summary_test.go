@@ -24,6 +24,8 @@ const transcript = `
 {"Action":"output","Package":"q","Output":"FAIL\tq\t0.100s\n"}
 {"Action":"fail","Package":"q"}
 {"ImportPath":"r","Action":"build-output","Output":"r.go:1:1: expected 'package'\n"}
+{"Action":"output","Package":"r","Output":"FAIL\tr [build failed]\n"}
+{"Action":"fail","Package":"r"}
 {"Action":"output","Package":"s","Output":"?   \ts\t[no test files]\n"}
 {"Action":"skip","Package":"s"}
 not JSON
@@ -46,8 +48,8 @@ func TestSummary(t *testing.T) {
 		"?   \ts\t[no test files]\n",
 		"not JSON\n",
 		"Skipped:\n  needs root: network namespaces\n    p TestRoot\n",
-		"Failed:\n  q TestBad\n  q TestHung\n",
-		"1 tests passed, 2 failed, 1 skipped\n",
+		"Failed:\n  q TestBad\n  q TestHung\n  r\n",
+		"1 tests passed, 3 failed, 1 skipped\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the summary lacks %q:\n%s", want, got)
