@@ -199,6 +199,9 @@ func (t *Table) evict(n uint64, now, keep uint32) bool {
 	if victim < 0 {
 		return false
 	}
+	if best < 2<<32 {
+		t.entries[b.idx[victim]].meta |= flagEvicted
+	}
 	t.clearLane(n, victim)
 	return true
 }
@@ -222,6 +225,9 @@ func (t *Table) clearLane(n uint64, lane int) {
 func (t *Table) scavenge(h uint64, now uint32) uint32 {
 	n := t.home(h)
 	for step := range uint64(64) {
+		if len(t.ended) > maxEnded/2 {
+			return 0
+		}
 		if t.evict((n+step)&uint64(len(t.buckets)-1), now, 0) {
 			if i := t.alloc(); i != 0 {
 				return i
@@ -268,12 +274,14 @@ func (t *Table) sweepBucket(n uint64, now uint32) {
 	}
 }
 
-// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock.
-func (t *Table) SweepAll(now uint32) {
+// SweepAll sweeps the whole table at once: for tests and for offline runs with a virtual clock. It stops, and
+// returns false, when Ended must be called before it can go on.
+func (t *Table) SweepAll(now uint32) bool {
 	for n := range t.buckets {
-		if len(t.ended)+lanes > cap(t.ended) {
-			return
+		if len(t.ended)+lanes > maxEnded {
+			return false
 		}
 		t.sweepBucket(uint64(n), now)
 	}
+	return true
 }
