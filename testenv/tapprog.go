@@ -19,7 +19,10 @@ const (
 	protoIPv6 = 0xdd86
 )
 
-const protoTCP = 6
+const (
+	protoTCP    = 6
+	protoICMPv6 = 58
+)
 
 // The stack of the tap program, below the frame pointer.
 const (
@@ -36,6 +39,7 @@ const (
 //	to a VIP or a NAT server    a request of that VIP
 //	from a VIP or a NAT server  a reply
 //	from or to the host itself  nothing
+//	neighbour discovery         nothing, like ARP
 //
 // R6 holds the skb, R7 what the destination is, R8 what the source is.
 func tapProgram(mac [6]byte, macOffset int32, rolesFD, countsFD int) asm.Instructions {
@@ -61,6 +65,7 @@ func tapProgram(mac [6]byte, macOffset int32, rolesFD, countsFD int) asm.Instruc
 	ipv6 := append(loadBytes(22, stackSrc, 16), loadBytes(38, stackDst, 16)...)
 	ipv6[0] = ipv6[0].WithSymbol("ipv6")
 	p = append(p, ipv6...)
+	p = append(p, skipDiscovery()...)
 
 	dst := lookupRole(rolesFD, stackDst, asm.R7, "dst_known")
 	dst[0] = dst[0].WithSymbol("roles")
@@ -69,6 +74,23 @@ func tapProgram(mac [6]byte, macOffset int32, rolesFD, countsFD int) asm.Instruc
 	p = append(p, dst...)
 	p = append(p, src...)
 	return append(p, tapCounting(countsFD)...)
+}
+
+// skipDiscovery ends the program on a message of neighbour discovery (RFC 4861), which may well be to or from
+// one of the addresses: a server answers the director, and the director answers for a VIP.
+func skipDiscovery() asm.Instructions {
+	const routerSolicitation, redirect = 133, 137
+	p := loadBytes(20, stackHdr, 1)
+	p = append(p,
+		asm.LoadMem(asm.R1, asm.RFP, stackHdr, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoICMPv6, "roles"),
+	)
+	p = append(p, loadBytes(54, stackHdr, 1)...)
+	return append(p,
+		asm.LoadMem(asm.R1, asm.RFP, stackHdr, asm.Byte),
+		asm.JLT.Imm(asm.R1, routerSolicitation, "roles"),
+		asm.JLE.Imm(asm.R1, redirect, "out"),
+	)
 }
 
 // loadBytes copies n bytes at off of the frame to the stack, or ends the program when the frame is too short.

@@ -1,5 +1,69 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
 
-func demoCmd() *cobra.Command { return &cobra.Command{Use: "demo"} }
+	"github.com/spf13/cobra"
+
+	"xlvs/testenv"
+	"xlvs/testenv/demo"
+)
+
+func demoCmd() *cobra.Command {
+	layout, output := testenv.Switched.String(), "table"
+	cmd := &cobra.Command{
+		Use: "demo", Short: "Show the director at work in a lab on this machine", Args: noArgs,
+		Long: "Build a lab of network namespaces, run the director in it, send real HTTP in all three modes over IPv4 and IPv6,\n" +
+			"then kill a server under load. Needs root; touches nothing outside the lab, and removes it at the end.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return usageError{fmt.Errorf("-o %s: only table and json are possible", output)}
+			}
+			o := demo.Options{Out: c.OutOrStdout()}
+			switch layout {
+			case testenv.Switched.String():
+			case testenv.Routed.String():
+				o.Layout = testenv.Routed
+			default:
+				return usageError{fmt.Errorf("--layout %s: only switched and routed are possible", layout)}
+			}
+			if output == "json" {
+				o.Out = c.ErrOrStderr()
+			}
+			return runDemo(c, o, output == "json")
+		},
+	}
+	cmd.Flags().StringVar(&layout, "layout", layout, "switched (client, director and servers on one segment) or routed")
+	cmd.Flags().StringVarP(&output, "output", "o", output, "table, or json (then the report for people goes to standard error)")
+	return cmd
+}
+
+// runDemo fails when the demo shows something else than it should.
+func runDemo(c *cobra.Command, o demo.Options, asJSON bool) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("demo needs root: it makes network namespaces on this machine, and removes them again; run: sudo make demo")
+	}
+	if o.Binary, err = os.Executable(); err != nil {
+		return err
+	}
+	result, err := demo.Run(c.Context(), o)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	if asJSON {
+		enc := json.NewEncoder(c.OutOrStdout())
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(result); err != nil {
+			return err
+		}
+	}
+	if faults := result.Faults(); len(faults) > 0 {
+		return fmt.Errorf("demo: not as it should be:\n  %s", strings.Join(faults, "\n  "))
+	}
+	fmt.Fprintln(o.Out, "\nAll as it should be.")
+	return nil
+}

@@ -52,6 +52,8 @@ var mayImport = map[string][]string{
 
 	"testenv":     {"dataplane/packet", "dataplane/table", "dataplane/steer", "testenv/..."},
 	"testenv/...": {"dataplane/packet"},
+	// The demo runs the real program, and sees of it what an operator sees.
+	"testenv/demo": {"testenv", "control/api", "dataplane/table"},
 }
 
 // matches says whether pattern ("a/b" or "a/b/...") covers pkg.

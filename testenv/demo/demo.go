@@ -17,9 +17,9 @@ import (
 
 // Options of a demo.
 type Options struct {
-	Binary   string         // the xlvs program
-	Layout   testenv.Layout // how the lab is wired
-	Progress io.Writer      // what is going on, for people
+	Binary string         // the xlvs program
+	Layout testenv.Layout // how the lab is wired
+	Out    io.Writer      // what is going on and what came of it, for people
 }
 
 // A Result is what a demo has measured.
@@ -28,101 +28,110 @@ type Result struct {
 	Kill Kill  `json:"kill"`
 }
 
-var modes = []table.Mode{table.DR, table.TUN, table.NAT}
+// run is a demo under way.
+type run struct {
+	Options
+	lab *testenv.Lab
+	dir *Director
+}
 
-// Run builds the lab, runs the director and measures. It takes about 20 seconds, needs root, and leaves
-// nothing behind, but for a directory with configuration and log when it fails. What Result.Faults finds is no error.
-func Run(ctx context.Context, o Options) (r *Result, err error) {
-	say := func(format string, args ...any) { fmt.Fprintf(o.Progress, format+"\n", args...) }
-	dir, err := os.MkdirTemp("", "xlvs-demo-")
+func (r *run) say(format string, args ...any) { fmt.Fprintf(r.Out, format+"\n", args...) }
+
+// Run builds the lab, runs the director and measures. It takes about 20 seconds, needs root, and leaves nothing
+// behind, but for a directory with configuration and log when it fails. What Result.Faults finds is no error.
+func Run(ctx context.Context, o Options) (res *Result, err error) {
+	r := &run{Options: o}
+	files, err := os.MkdirTemp("", "xlvs-demo-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		if err == nil || ctx.Err() != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
+		if ctx.Err() != nil {
+			err = errors.New("interrupted; the lab is removed")
+		}
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w (configuration and log are kept in %s)", err, files)
 			return
 		}
-		err = fmt.Errorf("%w (configuration and log are kept in %s)", err, dir)
+		err = errors.Join(err, os.RemoveAll(files))
 	}()
-	lab, err := testenv.New(ctx, testenv.Options{Layout: o.Layout})
-	if err != nil {
+	if r.lab, err = testenv.New(ctx, testenv.Options{Layout: o.Layout}); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, lab.Close()) }()
-	say("A %s lab in network namespaces of this machine: a client, a director, %d servers.", o.Layout, len(lab.Servers))
-	d, err := NewDirector(lab, dir, testenv.ConfigOptions{LogFlows: true, Only: func(s testenv.Service) bool { return s.Port == testenv.HTTPPort }})
-	if err != nil {
+	defer func() { err = errors.Join(err, r.lab.Close()) }()
+	r.say("A %s lab in network namespaces of this machine: a client, a director, %d servers.", o.Layout, len(r.lab.Servers))
+	if err := r.start(ctx, files); err != nil {
 		return nil, err
 	}
-	if err := start(ctx, say, lab, d, o.Binary); err != nil {
+	if res, err = r.measure(ctx); err != nil {
 		return nil, err
 	}
-	if r, err = measure(ctx, say, lab, d); err != nil {
-		return nil, err
-	}
-	return r, d.Stop()
+	return res, r.dir.Stop()
 }
 
 // start shows the configuration, runs the director on it and tells what became of its interfaces.
-func start(ctx context.Context, say func(string, ...any), lab *testenv.Lab, d *Director, binary string) error {
-	text, err := os.ReadFile(d.File)
+func (r *run) start(ctx context.Context, files string) (err error) {
+	web := func(s testenv.Service) bool { return s.Port == testenv.HTTPPort }
+	if r.dir, err = NewDirector(r.lab, files, testenv.ConfigOptions{LogFlows: true, Only: web}); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(r.dir.File)
 	if err != nil {
 		return err
 	}
-	say("\nConfiguration: %s\n\n%s", d.File, indent(excerpt(string(text))))
-	say("$ ip netns exec %s %s run -c %s", lab.Director.Namespace, filepath.Base(binary), d.File)
-	if err := d.Start(ctx, lab, binary); err != nil {
+	r.say("\nConfiguration: %s\n\n%s", r.dir.File, indent(excerpt(string(text))))
+	r.say("$ ip netns exec %s %s run -c %s", r.lab.Director.Namespace, filepath.Base(r.Binary), r.dir.File)
+	if err := r.dir.Start(ctx, r.lab, r.Binary); err != nil {
 		return err
 	}
-	st, err := d.API.Status(ctx)
+	st, err := r.dir.API.Status(ctx)
 	if err != nil {
 		return err
 	}
 	for _, i := range st.Interfaces {
-		say("%s: XDP %s, AF_XDP %s mode, %d of %d backends up", i.Name, i.Attach, i.Bind, st.Up, st.Backends)
+		r.say("%s: XDP %s, AF_XDP %s mode; %d of %d backends up", i.Name, i.Attach, i.Bind, st.Up, st.Backends)
 	}
 	return nil
 }
 
 // excerpt cuts a configuration after its first service.
 func excerpt(text string) string {
-	parts := strings.SplitAfter(text, "  - name: web-")
+	const mark = "  - name: web-"
+	parts := strings.SplitAfter(text, mark)
 	if len(parts) < 3 {
 		return text
 	}
-	first := strings.TrimSuffix(parts[0]+parts[1], "  - name: web-")
-	return first + fmt.Sprintf("  # … and %d more services: the other modes, and IPv6\n", len(parts)-2)
+	return strings.TrimSuffix(parts[0]+parts[1], mark) + fmt.Sprintf("  # and %d more services: the other modes, and IPv6\n", len(parts)-2)
 }
 
 func indent(text string) string {
-	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
+	return "    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") + "\n"
 }
 
-func measure(ctx context.Context, say func(string, ...any), lab *testenv.Lab, d *Director) (*Result, error) {
-	r := &Result{}
-	say("\nSteady state: %d requests in each row, %d at a time, each on a new connection, for %d bytes.", requestsARow, concurrency, bodyBytes)
-	for _, m := range modes {
+func (r *run) measure(ctx context.Context) (*Result, error) {
+	res := &Result{}
+	r.say("\nSteady state: %d requests for %d bytes in each row, %d at a time, each on a new connection.", requestsARow, bodyBytes, concurrency)
+	for _, m := range []table.Mode{table.DR, table.TUN, table.NAT} {
 		for _, v6 := range []bool{false, true} {
-			row, err := steady(ctx, lab, m, v6)
+			row, err := steady(ctx, r.lab, m, v6)
 			if err != nil {
 				return nil, err
 			}
-			say("  %-3s %s %s: %d requests in %d ms, %d failed", row.Mode, row.Family, row.Service, row.Requests, row.TookMS, row.Failures)
-			r.Rows = append(r.Rows, row)
+			r.say("  %-3s %s http://%s: %d ms", row.Mode, row.Family, row.Service, row.TookMS)
+			res.Rows = append(res.Rows, row)
 		}
 	}
-	say("")
-	r.printRows(sayer(say))
-	victim := lab.Group(table.DR)[0].Name
-	say("\nA server dies: %d requests/s to %s, each on a new connection; %d connections stay open. %s is killed.",
-		killRate, serviceOf(lab, table.DR).Key(), keptOpen, victim)
-	dr := &drill{lab: lab, dir: d, say: say}
+	r.say("")
+	res.printRows(r.Out)
+
+	d := &drill{lab: r.lab, dir: r.dir, say: r.say, victim: r.lab.Group(table.DR)[0], service: serviceOf(r.lab, table.DR)}
+	r.say("\nA server dies: %d requests a second to http://%s, each on a new connection; %d connections stay open.",
+		killRate, d.service.Key(), keptOpen)
 	var err error
-	r.Kill, err = dr.run(ctx, table.DR)
-	if err == nil {
-		say("")
-		r.printKill(sayer(say))
+	if res.Kill, err = d.run(ctx); err != nil {
+		return nil, err
 	}
-	return r, err
+	r.say("")
+	res.Kill.print(r.Out)
+	return res, nil
 }

@@ -44,19 +44,19 @@ const (
 
 // A drill kills one server of a service and starts it again.
 type drill struct {
-	lab    *testenv.Lab
-	dir    *Director
-	victim *testenv.Server
-	say    func(format string, args ...any)
+	lab     *testenv.Lab
+	dir     *Director
+	service testenv.Service
+	victim  *testenv.Server
+	say     func(format string, args ...any)
 
 	k            Kill
 	began        time.Time
 	kill, revive time.Time
 }
 
-func (d *drill) run(ctx context.Context, m table.Mode) (Kill, error) {
-	d.victim = d.lab.Group(m)[0]
-	s := serviceOf(d.lab, m)
+func (d *drill) run(ctx context.Context) (Kill, error) {
+	s := d.service
 	d.k = Kill{Service: s.Name, Backend: d.victim.Name, Rate: killRate}
 	d.began = time.Now()
 	p := &ports{}
@@ -93,6 +93,7 @@ func (d *drill) killAndRevive(ctx context.Context) error {
 		return err
 	}
 	d.kill = time.Now()
+	d.say("%s is killed", d.k.Backend)
 	if err := d.victim.Stop(); err != nil {
 		return err
 	}

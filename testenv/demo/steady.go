@@ -36,7 +36,7 @@ type Traffic struct {
 }
 
 const (
-	requestsARow = 600
+	requestsARow = 2000
 	concurrency  = 8
 	bodyBytes    = 10_000
 )
