@@ -28,6 +28,7 @@ type pipeline struct {
 	events   *eventRing
 	sample   uint64 // log flows whose hash is a multiple; 0: none
 	limit    limiter
+	last     lastService
 
 	out  [table.MaxPorts]outbox
 	pkt  [MaxBurst]packet.Packet
@@ -67,11 +68,12 @@ func (p *pipeline) burst(in int, frames []Frame) {
 	}
 	p.sink = sink
 	for i, f := range frames {
-		switch p.pkt[i].Kind {
-		case packet.KindTCP, packet.KindUDP:
-			p.transport(in, i, f)
-		default:
+		switch {
+		case p.pkt[i].Kind > packet.KindUDP:
 			p.special(in, i, f)
+		case p.hit(in, i, f):
+		default:
+			p.transport(in, i, f)
 		}
 	}
 }
@@ -114,22 +116,25 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		return
 	}
 	size := int(pkt.End) - int(pkt.L3)
-	limit := int(be.MTU)
-	if svc.Mode == table.TUN {
-		limit -= rewrite.TunOverhead(be)
-	}
-	if size > limit {
-		p.tooBig(f, in, i, limit)
+	if size > int(be.Limit) {
+		p.tooBig(f, in, i, int(be.Limit))
 		return
 	}
 	if idx != 0 {
 		p.touch(svc, be, idx, i, size)
 	}
+	p.forward(svc.Mode, be, idx, in, i, f)
+}
+
+// forward rewrites packet i for its backend and sends it. idx is its flow, 0 if it has none.
+func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i int, f Frame) {
+	pkt := &p.pkt[i]
 	bc := &p.backends[be.Ref.Slot()]
 	bc.Packets++
-	bc.Bytes += uint64(size)
-	p.count.Forwarded[svc.Mode]++
-	switch svc.Mode {
+	bc.Bytes += uint64(pkt.End) - uint64(pkt.L3)
+	p.count.Forwarded[mode]++
+	b := p.mem.Bytes(f)
+	switch mode {
 	case table.DR:
 		rewrite.DR(b, pkt, be)
 	case table.NAT:
@@ -146,6 +151,58 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		f.Off, f.Len = uint16(start), uint16(length)
 	}
 	p.send(int(be.Out), f)
+}
+
+// hit handles what nearly every packet is: a client's, of a flow that is known and stays in its state, to a
+// backend in order. It returns false, having changed nothing, for a packet that needs a closer look.
+func (p *pipeline) hit(in, i int, f Frame) bool {
+	pkt := &p.pkt[i]
+	if pkt.Dst != p.last.addr || uint32(pkt.Ports>>16)|uint32(pkt.Proto)<<16 != p.last.key {
+		if !p.lookup(pkt) {
+			return false
+		}
+	}
+	e := p.flows.At(p.cand[i])
+	if e.Client != pkt.Src || e.Ports != pkt.Ports || e.Service != p.last.ref {
+		return false
+	}
+	if s := e.State(); s != flow.StateUDP &&
+		(s != flow.StateEstablished || pkt.TCPFlags&(packet.FlagSYN|packet.FlagFIN|packet.FlagRST) != 0) {
+		return false
+	}
+	slot := e.Backend.Slot()
+	if slot >= len(p.snap.Backends) {
+		return false
+	}
+	be := &p.snap.Backends[slot]
+	size := pkt.End - uint16(pkt.L3)
+	if !be.Ready || be.Ref != e.Backend || size > be.Limit || pkt.TTL <= 1 {
+		return false
+	}
+	e.LastSeen = p.now
+	e.Packets++
+	e.Bytes += uint64(size)
+	p.forward(p.last.mode, be, p.cand[i], in, i, f)
+	return true
+}
+
+// lastService is the service of the packet before: packets to one service come in rows.
+type lastService struct {
+	addr packet.Addr
+	key  uint32 // destination port as in packet.Ports, protocol<<16
+	ref  table.Ref
+	mode table.Mode
+}
+
+// lookup makes the packet's service the last one; false if it has none.
+func (p *pipeline) lookup(pkt *packet.Packet) bool {
+	slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
+	if slot < 0 {
+		return false
+	}
+	svc := &p.snap.Services[slot]
+	p.last = lastService{addr: pkt.Dst, key: uint32(pkt.Ports>>16) | uint32(pkt.Proto)<<16, ref: svc.Ref, mode: svc.Mode}
+	return true
 }
 
 // touch updates a flow for a client's packet of size bytes of IP.

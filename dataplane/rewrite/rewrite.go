@@ -34,7 +34,7 @@ func decTTL(b []byte, p *packet.Packet) {
 
 // DR points the frame at the backend's next hop and lowers the TTL: the L3 destination stays the VIP.
 func DR(b []byte, p *packet.Packet, be *table.Backend) {
-	copy(b[:12], be.Eth[:])
+	*(*[12]byte)(b) = be.Eth
 	decTTL(b, p)
 	if p.Unfinished(b) {
 		p.Finish(b, p.Src, p.Dst)
@@ -43,7 +43,7 @@ func DR(b []byte, p *packet.Packet, be *table.Backend) {
 
 // NATRequest sends a client's packet to the backend's address and port (be.Port 0: the port stays).
 func NATRequest(b []byte, p *packet.Packet, be *table.Backend) {
-	copy(b[:12], be.Eth[:])
+	*(*[12]byte)(b) = be.Eth
 	decTTL(b, p)
 	ports := p.Ports
 	if be.Port != 0 {
@@ -55,7 +55,7 @@ func NATRequest(b []byte, p *packet.Packet, be *table.Backend) {
 // NATReply makes a backend's packet come from the VIP and the service's port, on its way to
 // the hop in eth (destination MAC, source MAC).
 func NATReply(b []byte, p *packet.Packet, vip packet.Addr, port uint16, eth *[12]byte) {
-	copy(b[:12], eth[:])
+	*(*[12]byte)(b) = *eth
 	decTTL(b, p)
 	translate(b, p, vip, p.Dst, packet.MakePorts(port, p.Ports.Dst()))
 }

@@ -35,7 +35,7 @@ func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64
 	if l3 == packet.MaxL2Len {
 		copy(out[12:16], b[12:16])
 	}
-	copy(out[:12], be.Eth[:])
+	*(*[12]byte)(out) = be.Eth
 	inner := int(p.End) - l3
 	if be.V6 {
 		binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv6)

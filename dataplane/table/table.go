@@ -84,6 +84,10 @@ type Backend struct {
 	Eth      [12]byte    // Ethernet header of the next hop: destination MAC, then the egress interface's
 	TunSrc   packet.Addr // outer source address (TUN)
 	MTU      uint16      // of the route to the backend, in bytes of IP packet
+
+	// New sets these two, so that a worker tests one value where it would test four.
+	Ready bool   // Live, Up and Resolved: what belongs to a flow is forwarded without further questions
+	Limit uint16 // largest packet that may be sent: MTU less, in TUN, the outer header
 }
 
 // A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
@@ -131,11 +135,25 @@ func New(s *Snapshot) (*Snapshot, error) {
 		if b.Live && b.Ref.Slot() != i {
 			return nil, fmt.Errorf("snapshot: backend %s is in slot %d with ref %#x", b.Name, i, b.Ref)
 		}
+		s.derive(b)
 	}
 	if err := s.buildIndex(); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// derive sets what follows from a backend's other fields.
+func (s *Snapshot) derive(b *Backend) {
+	b.Ready, b.Limit = b.Live && b.Up && b.Resolved, b.MTU
+	if v := s.Service(b.Service); v == nil || v.Mode != TUN {
+		return
+	}
+	over := uint16(packet.IPv4Len)
+	if b.V6 {
+		over = packet.IPv6Len
+	}
+	b.Limit -= min(over, b.Limit)
 }
 
 func (s *Snapshot) checkService(i int) error {
