@@ -300,7 +300,7 @@ func answers(e *Entry, s *table.Snapshot, p *packet.Packet) bool {
 		return false
 	}
 	be := s.Backend(e.Backend)
-	return be != nil && be.Addr == p.Src && backendPort(be, e.Ports) == p.Ports.Src() &&
+	return be != nil && be.Service == e.Service && be.Addr == p.Src && backendPort(be, e.Ports) == p.Ports.Src() &&
 		(e.State() == StateUDP) == (p.Proto == packet.ProtoUDP)
 }
 

@@ -1,0 +1,167 @@
+package flow
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"xlvs/dataplane/packet"
+)
+
+// victim is which flow bucket n must give up: an expired one, else the half-open one, else any, that was not
+// seen for longest; 0 if the bucket is empty. Lanes of entry keep do not count.
+func victim(t *Table, n uint64, now, keep uint32) uint32 {
+	best, class, age := uint32(0), -1, uint32(0)
+	b := &t.buckets[n]
+	for lane, i := range b.idx {
+		if b.lane(lane) == 0 || i == keep {
+			continue
+		}
+		e := &t.entries[i]
+		c := 0
+		if e.State().HalfOpen() {
+			c = 1
+		}
+		if t.Expired(e, now) {
+			c = 2
+		}
+		if a := now - e.LastSeen; c > class || c == class && a > age {
+			best, class, age = i, c, a
+		}
+	}
+	return best
+}
+
+// A full table gives up the right flow: expired before half-open before the least recently used of the bucket.
+func TestEvictionOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := packet.NewHasher("evict")
+		tab, err := New(MinEntries, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := tab.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}()
+		m := &model{T: t, table: tab, hasher: h, services: ones(4), backends: ones(12), live: map[Key]*modelFlow{}, now: 2_000_000}
+		m.use()
+		for c := range tab.Cap() {
+			m.now = 2_000_000 - rapid.Uint32Range(0, 1_000_000).Draw(t, "age")
+			m.insert(0, c, 0, rapid.SampledFrom(tcpStates).Draw(t, "state"))
+		}
+		m.now = 2_000_000
+		for range 50 {
+			c := rapid.IntRange(3000, 9000).Draw(t, "client")
+			k, hash := m.key(0, c)
+			if m.live[k] != nil {
+				continue
+			}
+			n := tab.home(hash)
+			full := tab.Len() == tab.Cap()
+			want := victim(tab, n, m.now, 0)
+			if !full || want == 0 {
+				continue
+			}
+			e := *tab.At(want)
+			if tab.Insert(hash, &k, m.snap.Backends[0].Ref, StateSynRecv, 0, m.now) == 0 {
+				t.Fatal("no room")
+			}
+			ended := tab.Ended()
+			if len(ended) != 1 || !ended[0].sameKey(&Key{e.Client, e.Service, e.Ports}) {
+				t.Fatalf("%d flows were evicted, %+v instead of %+v", len(ended), ended, e)
+			}
+			delete(m.live, Key{e.Client, e.Service, e.Ports})
+			m.live[k] = &modelFlow{hash: hash, be: m.snap.Backends[0].Ref, state: StateSynRecv, seen: m.now}
+		}
+		m.check()
+	})
+}
+
+// Flows that crowd into few buckets find room, and evict no one, while their second buckets have some; then
+// they evict. NAT's reply never evicts its own flow.
+func TestCrowdedBuckets(t *testing.T) {
+	tab := newTable(t, 4096)
+	snap := testSnapshot(t, ones(4), ones(12))
+	tab.Use(snap)
+	h := packet.NewHasher("test")
+	var evicted, open int
+	for c := 0; open < 400; c++ {
+		k := Key{Client: testAddr(false, 3+c>>16, c&0xffff), Service: snap.Services[1].Ref, Ports: packet.MakePorts(uint16(c), 80)}
+		hash := h.Tuple(k.Client, snap.Services[1].Addr, k.Ports, packet.ProtoTCP)
+		if tab.home(hash) > 9 {
+			continue
+		}
+		be := &snap.Backends[perService]
+		i := tab.Insert(hash, &k, be.Ref, StateEstablished, 0, uint32(1000+c))
+		if i == 0 {
+			t.Fatal("no room")
+		}
+		tab.LinkReply(i, be, uint32(1000+c))
+		if tab.Find(hash, &k) != i {
+			t.Fatalf("flow %d evicted itself", open)
+		}
+		open++
+		evicted += len(tab.Ended())
+		if open == 100 && evicted > 2 { // where the second bucket is one of the ten, too
+			t.Errorf("%d flows were evicted though there was room", evicted)
+		}
+	}
+	if evicted == 0 || tab.Len() != 400-evicted {
+		t.Errorf("%d evicted, %d of 400 left", evicted, tab.Len())
+	}
+}
+
+// However many flows of services that are gone fill the table, a new flow's search for room stays within what
+// Ended can hold, and no flow's end is lost.
+func TestFullOfStrangers(t *testing.T) {
+	tab := newTable(t, MinEntries)
+	h := packet.NewHasher("test")
+	snap := testSnapshot(t, ones(4), ones(12))
+	tab.Use(snap)
+	insert := func(svc, c int, now uint32) {
+		v, be := &snap.Services[svc], &snap.Backends[svc*perService]
+		k := Key{Client: testAddr(false, 3, c), Service: v.Ref, Ports: packet.MakePorts(uint16(c), 80)}
+		if i := tab.Insert(h.Tuple(k.Client, v.Addr, k.Ports, v.Proto), &k, be.Ref, StateEstablished, 0, now); i != 0 {
+			if svc == 1 {
+				tab.LinkReply(i, be, now)
+			}
+		}
+	}
+	opened, ended := 0, 0
+	for c := range 2000 {
+		insert(1, c, 1000)
+		opened++
+		ended += len(tab.Ended())
+	}
+	snap = testSnapshot(t, []uint8{1, 0, 1, 1}, ones(12))
+	tab.Use(snap)
+	before := tab.Len()
+	if opened-ended != before {
+		t.Fatalf("%d flows opened, %d ended, %d in the table", opened, ended, before)
+	}
+	for c := range 64 { // one burst
+		insert(0, c, 2000)
+	}
+	for _, e := range tab.Ended() {
+		if e.Service != table1 {
+			t.Errorf("a flow of the new service was evicted: %+v", e)
+		}
+		ended++
+	}
+	if cap(tab.ended) != maxEnded {
+		t.Errorf("the list of ended flows grew to %d", cap(tab.ended))
+	}
+	for range 3 {
+		for !tab.SweepAll(2_000_000) {
+			ended += len(tab.Ended())
+		}
+		ended += len(tab.Ended())
+	}
+	if tab.Len() != 0 || ended < opened+1 {
+		t.Errorf("%d flows left; %d opened, %d ended", tab.Len(), opened, ended)
+	}
+}
+
+const table1 = 1<<24 | 1 // Ref of service 1
