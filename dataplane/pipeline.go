@@ -46,36 +46,17 @@ type outbox struct {
 
 // burst takes frames that came in on port in, at most MaxBurst, and leaves each in an outbox or frees it.
 func (p *pipeline) burst(in int, frames []Frame) {
+	frames = frames[:min(len(frames), MaxBurst)]
 	var bytes uint64
 	for i, f := range frames {
 		bytes += uint64(f.Len)
-		packet.Parse(p.mem.Bytes(f), &p.pkt[i])
+		p.hash[i] = p.hasher.Parse(p.mem.Bytes(f), &p.pkt[i])
 	}
+	p.sink = p.flows.Candidates(p.hash[:len(frames)], p.cand[:])
+	p.deliver(in, frames)
 	p.count.Bursts++
 	p.count.RxPackets += uint64(len(frames))
 	p.count.RxBytes += bytes
-
-	var sink uint64
-	for i := range frames {
-		h := p.hasher.Flow(&p.pkt[i])
-		p.hash[i] = h
-		sink += p.flows.Touch(h)
-	}
-	for i := range frames {
-		c := p.flows.Candidate(p.hash[i])
-		p.cand[i] = c
-		sink += p.flows.TouchEntry(c)
-	}
-	p.sink = sink
-	for i, f := range frames {
-		switch {
-		case p.pkt[i].Kind > packet.KindUDP:
-			p.special(in, i, f)
-		case p.hit(in, i, f):
-		default:
-			p.transport(in, i, f)
-		}
-	}
 }
 
 // transport handles a TCP or UDP packet: a client's to a service, or a NAT backend's reply.
@@ -87,8 +68,7 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		return
 	}
 	svc := &p.snap.Services[slot]
-	b := p.mem.Bytes(f)
-	if rewrite.TTL(b, pkt) <= 1 {
+	if pkt.TTL <= 1 {
 		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
 		return
 	}
@@ -151,58 +131,6 @@ func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i
 		f.Off, f.Len = uint16(start), uint16(length)
 	}
 	p.send(int(be.Out), f)
-}
-
-// hit handles what nearly every packet is: a client's, of a flow that is known and stays in its state, to a
-// backend in order. It returns false, having changed nothing, for a packet that needs a closer look.
-func (p *pipeline) hit(in, i int, f Frame) bool {
-	pkt := &p.pkt[i]
-	if pkt.Dst != p.last.addr || uint32(pkt.Ports>>16)|uint32(pkt.Proto)<<16 != p.last.key {
-		if !p.lookup(pkt) {
-			return false
-		}
-	}
-	e := p.flows.At(p.cand[i])
-	if e.Client != pkt.Src || e.Ports != pkt.Ports || e.Service != p.last.ref {
-		return false
-	}
-	if s := e.State(); s != flow.StateUDP &&
-		(s != flow.StateEstablished || pkt.TCPFlags&(packet.FlagSYN|packet.FlagFIN|packet.FlagRST) != 0) {
-		return false
-	}
-	slot := e.Backend.Slot()
-	if slot >= len(p.snap.Backends) {
-		return false
-	}
-	be := &p.snap.Backends[slot]
-	size := pkt.End - uint16(pkt.L3)
-	if !be.Ready || be.Ref != e.Backend || size > be.Limit || pkt.TTL <= 1 {
-		return false
-	}
-	e.LastSeen = p.now
-	e.Packets++
-	e.Bytes += uint64(size)
-	p.forward(p.last.mode, be, p.cand[i], in, i, f)
-	return true
-}
-
-// lastService is the service of the packet before: packets to one service come in rows.
-type lastService struct {
-	addr packet.Addr
-	key  uint32 // destination port as in packet.Ports, protocol<<16
-	ref  table.Ref
-	mode table.Mode
-}
-
-// lookup makes the packet's service the last one; false if it has none.
-func (p *pipeline) lookup(pkt *packet.Packet) bool {
-	slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
-	if slot < 0 {
-		return false
-	}
-	svc := &p.snap.Services[slot]
-	p.last = lastService{addr: pkt.Dst, key: uint32(pkt.Ports>>16) | uint32(pkt.Proto)<<16, ref: svc.Ref, mode: svc.Mode}
-	return true
 }
 
 // touch updates a flow for a client's packet of size bytes of IP.
@@ -324,7 +252,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 		return
 	}
 	b := p.mem.Bytes(f)
-	if rewrite.TTL(b, pkt) <= 1 {
+	if pkt.TTL <= 1 {
 		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
 		return
 	}
@@ -365,7 +293,7 @@ func (p *pipeline) findReply(i int) (*flow.Entry, bool) {
 
 // send puts a frame into the outbox of port out.
 func (p *pipeline) send(out int, f Frame) {
-	o := &p.out[out]
+	o := &p.out[out&(table.MaxPorts-1)]
 	o.frames[o.n&(MaxBurst-1)] = f
 	o.n++
 }

@@ -218,28 +218,37 @@ func match(w, pat uint64) uint64 {
 // usedLanes masks out the two lanes of the third word that have no index.
 var usedLanes = [3]uint64{swarHigh, swarHigh, swarHigh & 0xffffffff}
 
-// Candidate returns the first entry whose fingerprint is h's, or 0. Its cost is the bucket's
-// cache line alone: a burst calls it for every packet before it looks at any entry.
-func (t *Table) Candidate(h uint64) uint32 {
-	b, pat := t.bucket(h), pattern(h)
-	if m := match(b.fp[0], pat); m != 0 {
-		return b.idx[bits.TrailingZeros64(m)>>4]
+// Candidates finds for each hash the first entry whose fingerprint is the same, 0 where there
+// is none. It goes over the burst three times, so that its cache misses overlap: touch the buckets, compare the
+// fingerprints, touch the entries. What it returns only keeps the loads alive.
+func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
+	buckets, shift := t.buckets, t.shift&63
+	mask := uint64(len(buckets) - 1)
+	for _, h := range hashes {
+		sink += buckets[h>>shift&mask].fp[0]
 	}
-	if m := match(b.fp[1], pat); m != 0 {
-		return b.idx[4+bits.TrailingZeros64(m)>>4&3]
+	out = out[:len(hashes)]
+	for i, h := range hashes {
+		b, pat := &buckets[h>>shift&mask], pattern(h)
+		c := uint32(0)
+		if m := match(b.fp[0], pat); m != 0 {
+			c = b.idx[bits.TrailingZeros64(m)>>4&3]
+		} else if m := match(b.fp[1], pat); m != 0 {
+			c = b.idx[4+bits.TrailingZeros64(m)>>4&3]
+		} else if m := match(b.fp[2], pat) & usedLanes[2]; m != 0 {
+			c = b.idx[8+bits.TrailingZeros64(m)>>4&1]
+		}
+		out[i] = c
 	}
-	if m := match(b.fp[2], pat) & (swarHigh & 0xffffffff); m != 0 {
-		return b.idx[8+bits.TrailingZeros64(m)>>4&1]
+	entries := t.entries
+	for _, c := range out {
+		sink += entries[c].Client.B
 	}
-	return 0
+	return sink
 }
 
-// Touch loads a word of h's bucket, so that the cache line is on its way; the result only keeps
-// the load alive.
-func (t *Table) Touch(h uint64) uint64 { return t.bucket(h).fp[0] }
-
-// TouchEntry does the same for an entry.
-func (t *Table) TouchEntry(i uint32) uint64 { return t.entries[i].Client.B }
+// Entries returns all entries by index, for At in a loop.
+func (t *Table) Entries() []Entry { return t.entries }
 
 // At returns entry i, which must come from this table.
 func (t *Table) At(i uint32) *Entry { return &t.entries[i] }

@@ -72,12 +72,14 @@ func (p *Packet) csumField(b []byte) []byte {
 	return nil
 }
 
-// Unfinished reports whether the transport checksum holds only the folded pseudo-header
-// sum: what a local kernel's stack leaves for the hardware to complete (CHECKSUM_PARTIAL), unmarked when it
+// unfinished reports whether the checksum field f holds only the folded pseudo-header
+// sum s: what a local kernel's stack leaves for the hardware to complete (CHECKSUM_PARTIAL), unmarked when it
 // reaches AF_XDP. A finished checksum may happen to be equal; finishing it again gives the same value.
-func (p *Packet) Unfinished(b []byte) bool {
-	f := p.csumField(b)
-	return f != nil && binary.LittleEndian.Uint16(f) == Fold(PseudoSum(p.Src, p.Dst, p.Proto, p.sumLen(b)))
+func unfinished(f uint16, s uint64) bool {
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return f == uint16(s>>16+s)
 }
 
 // Finish computes the whole transport checksum. src and dst are the addresses that the

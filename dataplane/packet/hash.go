@@ -26,13 +26,22 @@ func NewHasher(seed string) Hasher {
 // usable: the flow table takes its bucket and fingerprint, Maglev its slot, from different ones.
 func (h *Hasher) Flow(p *Packet) uint64 { return h.Tuple(p.Src, p.Dst, p.Ports, p.Proto) }
 
-// Tuple hashes a five-tuple: a keyed multiply-and-fold (the construction of wyhash), two
-// multiplications for IPv4 and four for IPv6.
+// Tuple hashes a five-tuple as Flow does.
 func (h *Hasher) Tuple(src, dst Addr, ports Ports, proto uint8) uint64 {
 	pp := uint64(ports) | uint64(proto)<<32
-	if src.A|dst.A == 0 {
-		return mum(mum(src.B>>32|dst.B&^0xffffffff^h.k[0], pp^h.k[1])^h.k[2], h.k[3]^src.B)
+	if src.A|dst.A != 0 {
+		return h.six(src, dst, pp)
 	}
+	return h.four(src.B>>32|dst.B&^0xffffffff, pp)
+}
+
+// four hashes IPv4, six IPv6: a keyed multiply-and-fold (the construction of wyhash), with two
+// multiplications and four. addrs are both IPv4 addresses, pp ports and protocol.
+func (h *Hasher) four(addrs, pp uint64) uint64 {
+	return mum(mum(addrs^h.k[0], pp^h.k[1])^h.k[2], h.k[3]^addrs)
+}
+
+func (h *Hasher) six(src, dst Addr, pp uint64) uint64 {
 	x := mum(src.A^h.k[0], src.B^h.k[1]) ^ mum(dst.A^h.k[2], dst.B^h.k[3])
 	return mum(mum(x^h.k[4], pp^h.k[1])^h.k[2], h.k[3])
 }

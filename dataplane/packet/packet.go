@@ -138,55 +138,62 @@ type Packet struct {
 	Kind     Kind
 	V6       bool
 	TTL      uint8 // or hop limit
+
+	// Unfinished says that the transport checksum holds the pseudo-header's sum alone: the sender left the
+	// rest to hardware. Finish completes it.
+	Unfinished bool
 }
 
 // L4Len returns the length of the transport header and payload in bytes.
 func (p *Packet) L4Len() int { return int(p.End) - int(p.L4) }
 
 // Parse reads frame b into p, which it overwrites. Lengths are checked against the
-// frame: everything p points at is inside b. Plain TCP and UDP over IPv4, without options, tags or fragments, is read
-// in a straight line here; all else goes the slower way.
-func Parse(b []byte, p *Packet) {
+// frame: everything p points at is inside b.
+func Parse(b []byte, p *Packet) { new(Hasher).Parse(b, p) }
+
+// Parse is the function of the same name, and returns the hash of the flow that p belongs to; of
+// neither TCP nor UDP the hash means nothing. Plain TCP and UDP over IPv4, without options, tags or
+// fragments, is read in a straight line here; all else goes the slower way.
+func (h *Hasher) Parse(b []byte, p *Packet) uint64 {
 	if len(b) < EthLen+IPv4Len+TCPLen {
-		parseShort(b, p)
-		return
+		return h.parseShort(b, p)
 	}
 	b = b[:len(b):len(b)]
-	first := binary.LittleEndian.Uint64(b[12:]) // type, version, header length, TOS, total length, identification
-	if uint32(first)&0xffffff != plain4 {
-		parseOther(b, p)
-		return
-	}
+	first := binary.LittleEndian.Uint64(b[12:])  // type, version, header length, TOS, total length, identification
 	second := binary.LittleEndian.Uint32(b[20:]) // flags and fragment offset, TTL, protocol
 	n := int(bits.ReverseBytes16(uint16(first >> 32)))
-	if second&fragmented != 0 || EthLen+n > len(b) {
-		parse4(b, EthLen, p)
-		return
+	if uint32(first)&0xffffff != plain4 || second&fragmented != 0 || EthLen+n > len(b) {
+		return h.parseOther(b, p)
 	}
-	p.TCPFlags = 0
-	switch proto := uint8(second >> 24); proto {
+	addrs := binary.LittleEndian.Uint64(b[26:])
+	sum := addrs>>32 + addrs&0xffffffff
+	proto := second >> 24
+	switch proto {
 	case ProtoTCP:
 		if off := int(b[46]>>4) * 4; off < TCPLen || IPv4Len+off > n {
 			p.Kind = KindMalformed
-			return
+			return 0
 		}
-		p.Kind, p.Proto, p.TCPFlags = KindTCP, ProtoTCP, b[47]
+		p.Kind, p.TCPFlags = KindTCP, b[47]
+		p.Unfinished = unfinished(binary.LittleEndian.Uint16(b[50:]), sum+ProtoTCP<<8+uint64(bits.ReverseBytes16(uint16(n-IPv4Len))))
 	case ProtoUDP:
-		if l := int(bits.ReverseBytes16(binary.LittleEndian.Uint16(b[38:]))); l < UDPLen || IPv4Len+l > n {
+		l := binary.LittleEndian.Uint16(b[38:])
+		if l := int(bits.ReverseBytes16(l)); l < UDPLen || IPv4Len+l > n {
 			p.Kind = KindMalformed
-			return
+			return 0
 		}
-		p.Kind, p.Proto = KindUDP, ProtoUDP
+		p.Kind, p.TCPFlags = KindUDP, 0
+		p.Unfinished = unfinished(binary.LittleEndian.Uint16(b[40:]), sum+ProtoUDP<<8+uint64(l))
 	default:
-		parse4(b, EthLen, p)
-		return
+		return h.parseOther(b, p)
 	}
-	addrs := binary.LittleEndian.Uint64(b[26:])
+	ports := binary.LittleEndian.Uint32(b[34:])
 	p.Src = Addr{0, v4Prefix | addrs<<32}
 	p.Dst = Addr{0, v4Prefix | addrs&^0xffffffff}
-	p.Ports = Ports(binary.LittleEndian.Uint32(b[34:]))
+	p.Ports = Ports(ports)
 	p.L3, p.L4, p.End = EthLen, EthLen+IPv4Len, uint16(EthLen+n)
-	p.TTL, p.V6 = uint8(second>>16), false
+	p.Proto, p.TTL, p.V6 = uint8(proto), uint8(second>>16), false
+	return h.four(addrs, uint64(ports)|uint64(proto)<<32)
 }
 
 const (
@@ -195,15 +202,15 @@ const (
 )
 
 // parseShort reads what is too short for TCP over IPv4.
-func parseShort(b []byte, p *Packet) {
+func (h *Hasher) parseShort(b []byte, p *Packet) uint64 {
 	if len(b) < EthLen+IPv4Len+UDPLen {
 		p.Kind = shortKind(b)
-		return
+		return 0
 	}
-	parseOther(b, p)
+	return h.parseOther(b, p)
 }
 
-func parseOther(b []byte, p *Packet) {
+func (h *Hasher) parseOther(b []byte, p *Packet) uint64 {
 	switch binary.BigEndian.Uint16(b[12:]) {
 	case EtherIPv4:
 		parse4(b, EthLen, p)
@@ -212,6 +219,10 @@ func parseOther(b []byte, p *Packet) {
 	default:
 		parseTagged(b, p)
 	}
+	if p.Kind > KindUDP {
+		return 0
+	}
+	return h.Flow(p)
 }
 
 // shortKind tells a truncated IP frame from a short frame of another protocol.
@@ -337,17 +348,20 @@ func parseL4(b []byte, p *Packet) {
 		p.Ports = Ports(binary.LittleEndian.Uint32(h))
 		p.TCPFlags = h[13]
 		p.Kind = KindTCP
+		p.Unfinished = unfinished(binary.LittleEndian.Uint16(h[tcpCsumOff:]), PseudoSum(p.Src, p.Dst, ProtoTCP, n))
 	case ProtoUDP:
 		if n < UDPLen {
 			return
 		}
 		h := b[l4 : l4+UDPLen]
-		if l := int(binary.BigEndian.Uint16(h[4:])); l < UDPLen || l > n {
+		l := int(binary.BigEndian.Uint16(h[4:]))
+		if l < UDPLen || l > n {
 			return
 		}
 		p.Ports = Ports(binary.LittleEndian.Uint32(h))
 		p.TCPFlags = 0
 		p.Kind = KindUDP
+		p.Unfinished = unfinished(binary.LittleEndian.Uint16(h[udpCsumOff:]), PseudoSum(p.Src, p.Dst, ProtoUDP, l))
 	case ProtoICMP, ProtoICMPv6:
 		if n < ICMPLen || (p.Proto == ProtoICMPv6) != p.V6 {
 			return

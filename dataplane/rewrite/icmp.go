@@ -66,7 +66,7 @@ func ICMP(chunk []byte, off int, p *packet.Packet, src packet.Addr, e Error) (st
 	if off < head {
 		return 0, 0, false
 	}
-	if p.Unfinished(b) {
+	if p.Unfinished {
 		p.Finish(b, p.Src, p.Dst)
 	}
 	// The quoted packet stays where it is; the new headers go in front of it.

@@ -11,14 +11,6 @@ import (
 	"xlvs/dataplane/table"
 )
 
-// TTL returns the TTL or hop limit of p.
-func TTL(b []byte, p *packet.Packet) uint8 {
-	if p.V6 {
-		return b[int(p.L3)+7]
-	}
-	return b[int(p.L3)+8]
-}
-
 // decTTL lowers the TTL by one; the caller has made sure that it is at least 2. For IPv4 the header
 // checksum grows by 0x0100 (RFC 1141).
 func decTTL(b []byte, p *packet.Packet) {
@@ -36,7 +28,7 @@ func decTTL(b []byte, p *packet.Packet) {
 func DR(b []byte, p *packet.Packet, be *table.Backend) {
 	*(*[12]byte)(b) = be.Eth
 	decTTL(b, p)
-	if p.Unfinished(b) {
+	if p.Unfinished {
 		p.Finish(b, p.Src, p.Dst)
 	}
 }
@@ -63,7 +55,7 @@ func NATReply(b []byte, p *packet.Packet, vip packet.Addr, port uint16, eth *[12
 // translate gives p new addresses and ports, with the IPv4 header's and the transport's checksum. p
 // itself keeps what the frame came with.
 func translate(b []byte, p *packet.Packet, src, dst packet.Addr, ports packet.Ports) {
-	unfinished := p.Unfinished(b)
+	unfinished := p.Unfinished
 	old := packet.AddrSum(p.Src) + packet.AddrSum(p.Dst)
 	new := packet.AddrSum(src) + packet.AddrSum(dst)
 	h := b[p.L3:]

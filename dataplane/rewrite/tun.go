@@ -25,7 +25,7 @@ func TunOverhead(be *table.Backend) int {
 func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64) (start, length int) {
 	b := chunk[off:]
 	decTTL(b, p)
-	if p.Unfinished(b) {
+	if p.Unfinished {
 		p.Finish(b, p.Src, p.Dst)
 	}
 	over := TunOverhead(be)
