@@ -138,7 +138,8 @@ func (t *Table) alloc() uint32 {
 func (t *Table) release(i uint32) {
 	e := &t.entries[i]
 	put32(&e.meta, 0)
-	e.LastSeen = t.free
+	atomic.StoreUint32(&e.seq, e.seq+2) // a reader that took the state before must not take LastSeen after
+	put32(&e.LastSeen, t.free)
 	t.free = i
 	t.used--
 }
