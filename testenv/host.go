@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -314,4 +315,19 @@ func (h *Host) Counters(ifname string) (Counters, error) {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// SetFeatures switches offloads of an interface on or off, by the kernel's names (`ethtool -k` translates some of them).
+func (h *Host) SetFeatures(ifname string, features map[string]bool) error {
+	return h.Do(func() error {
+		e, err := ethtool.NewEthtool()
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		if err := e.Change(ifname, features); err != nil {
+			return fmt.Errorf("set features %v of %s of %s: %w", features, ifname, h.Name, err)
+		}
+		return nil
+	})
 }

@@ -55,21 +55,20 @@ func sendBytes(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 	// An error means that the client has gone.
-	_, _ = io.CopyN(w, pattern{}, n)
+	_, _ = io.CopyN(w, &pattern{}, n)
 }
 
-// pattern reads as 0, 1, … 250 over and over: a period that no power of two hides.
-type pattern struct{}
+// A pattern reads as 0, 1, … 250 over and over: a period that no power of two hides.
+type pattern struct{ next byte }
 
-func (pattern) Read(b []byte) (int, error) {
-	n := len(b) - len(b)%251
-	if n == 0 {
-		n = len(b)
+func (p *pattern) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = p.next
+		if p.next++; p.next == 251 {
+			p.next = 0
+		}
 	}
-	for i := range b[:n] {
-		b[i] = byte(i % 251)
-	}
-	return n, nil
+	return len(b), nil
 }
 
 func receive(w http.ResponseWriter, r *http.Request) {
