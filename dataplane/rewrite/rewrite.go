@@ -12,7 +12,7 @@ import (
 )
 
 // decTTL lowers the TTL by one; the caller has made sure that it is at least 2. For IPv4 the header
-// checksum grows by 0x0100 (RFC 1141).
+// checksum grows by 0x0100 (RFC 1141), which loaded little-endian is 1.
 func decTTL(b []byte, p *packet.Packet) {
 	h := b[p.L3:]
 	if p.V6 {
@@ -20,8 +20,8 @@ func decTTL(b []byte, p *packet.Packet) {
 		return
 	}
 	h[8]--
-	s := uint32(binary.BigEndian.Uint16(h[10:])) + 0x0100
-	binary.BigEndian.PutUint16(h[10:], uint16(s+s>>16))
+	s := uint32(binary.LittleEndian.Uint16(h[10:])) + 1
+	binary.LittleEndian.PutUint16(h[10:], uint16(s+s>>16))
 }
 
 // DR points the frame at the backend's next hop and lowers the TTL: the L3 destination stays the VIP.
