@@ -22,6 +22,7 @@ const leaves = packet.FlagSYN | packet.FlagFIN | packet.FlagRST
 // known and stays in its state, to a backend in order. Whatever else there is goes to handle, untouched.
 func (p *pipeline) deliver(in int, frames []Frame) {
 	entries, backends := p.flows.Entries(), p.snap.Backends
+	direct := uint64(0)
 	for i, f := range frames {
 		pkt := &p.pkt[i]
 		if pkt.Kind > packet.KindUDP {
@@ -57,10 +58,11 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 		bc := &p.backends[slot]
 		bc.Packets++
 		bc.Bytes += uint64(size)
-		p.count.Forwarded[table.DR]++
+		direct++
 		rewrite.DR(p.mem.Bytes(f), pkt, be)
 		p.send(int(be.Out), f)
 	}
+	p.count.Forwarded[table.DR] += direct
 }
 
 // steady reports whether a packet with these TCP flags leaves a flow in state s where it is.

@@ -11,22 +11,35 @@ import (
 	"xlvs/dataplane/table"
 )
 
-// decTTL lowers the TTL by one; the caller has made sure that it is at least 2. For IPv4 the header
-// checksum grows by 0x0100 (RFC 1141), which loaded little-endian is 1.
+// decTTL lowers the TTL by one; the caller has made sure that it is at least 2.
 func decTTL(b []byte, p *packet.Packet) {
-	h := b[p.L3:]
 	if p.V6 {
-		h[7]--
+		b[int(p.L3)+7]--
 		return
 	}
-	h[8]--
-	s := uint32(binary.LittleEndian.Uint16(h[10:])) + 1
-	binary.LittleEndian.PutUint16(h[10:], uint16(s+s>>16))
+	decTTL4(b[p.L3:])
+}
+
+// decTTL4 does it for IPv4, where the header checksum grows by 0x0100 (RFC 1141): loaded little-endian, with
+// the TTL in the lowest byte and the checksum in the upper half, that is 1 each. All ones become zero, as a
+// full computation gives (RFC 1624, 5).
+func decTTL4(h []byte) {
+	x := binary.LittleEndian.Uint32(h[8:])
+	sum := x>>16 + 1
+	binary.LittleEndian.PutUint32(h[8:], x&0xffff-1|(sum+(sum+1)>>16)<<16)
 }
 
 // DR points the frame at the backend's next hop and lowers the TTL: the L3 destination stays the VIP.
 func DR(b []byte, p *packet.Packet, be *table.Backend) {
 	*(*[12]byte)(b) = be.Eth
+	if p.V6 || p.Unfinished {
+		drOther(b, p)
+		return
+	}
+	decTTL4(b[p.L3:])
+}
+
+func drOther(b []byte, p *packet.Packet) {
 	decTTL(b, p)
 	if p.Unfinished {
 		p.Finish(b, p.Src, p.Dst)
