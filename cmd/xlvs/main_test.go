@@ -73,8 +73,9 @@ type setup struct {
 // A world is a lab with a director in it.
 type world struct {
 	*testenv.Lab
-	dir      *demo.Director
-	warnings bool
+	dir        *demo.Director
+	configured testenv.ConfigOptions // to write the configuration once more
+	warnings   bool
 }
 
 // start builds the lab and runs the director. Both end with the test, which fails if the director does not end
@@ -93,6 +94,8 @@ func start(t *testing.T, s setup) *world {
 	if w.dir, err = demo.NewDirector(lab, files, s.config); err != nil {
 		t.Fatal(err)
 	}
+	w.configured = s.config
+	w.configured.API, w.configured.LogFile = w.api(), w.dir.Log
 	if s.edit != nil {
 		w.rewrite(t, s.edit)
 	}
@@ -132,7 +135,12 @@ func (w *world) end(t *testing.T) {
 	w.checkLog(t)
 	if t.Failed() {
 		log, _ := os.ReadFile(w.dir.Log)
-		lines := strings.SplitAfter(string(log), "\n")
+		var lines []string
+		for line := range strings.Lines(string(log)) {
+			if !strings.Contains(line, `"event":"flow.`) {
+				lines = append(lines, line)
+			}
+		}
 		t.Logf("the director printed %q and logged, at last:\n%s", w.dir.Output(), strings.Join(lines[max(0, len(lines)-40):], ""))
 	}
 }
@@ -242,3 +250,6 @@ func (w *world) xlvs(t *testing.T, args ...string) (stdout string, status int) {
 	}
 	return string(out), 0
 }
+
+// api is the path of the director's socket.
+func (w *world) api() string { return filepath.Join(filepath.Dir(w.dir.File), "api.sock") }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"xlvs/dataplane/table"
 	"xlvs/testenv"
@@ -124,11 +125,13 @@ func (r *run) measure(ctx context.Context) (*Result, error) {
 	r.say("")
 	res.printRows(r.Out)
 
-	d := &drill{lab: r.lab, dir: r.dir, say: r.say, victim: r.lab.Group(table.DR)[0], service: serviceOf(r.lab, table.DR)}
+	victim := r.lab.Group(table.DR)[0]
+	d := &Drill{Lab: r.lab, Director: r.dir, Service: serviceOf(r.lab, table.DR), Victim: victim.Name,
+		Kill: victim.Stop, Revive: victim.Start, Lull: 1500 * time.Millisecond, Say: r.say}
 	r.say("\nA server dies: %d requests a second to http://%s, each on a new connection; %d connections stay open.",
-		killRate, d.service.Key(), keptOpen)
+		killRate, d.Service.Key(), keptOpen)
 	var err error
-	if res.Kill, err = d.run(ctx); err != nil {
+	if res.Kill, err = d.Run(ctx); err != nil {
 		return nil, err
 	}
 	r.say("")

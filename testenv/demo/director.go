@@ -23,6 +23,7 @@ type Director struct {
 	Process *testenv.Process
 
 	output output
+	ports  ports // of clients: the log tells flows apart by them
 }
 
 // NewDirector writes the configuration of a lab into dir, which must exist. o.API and o.LogFile are set here.

@@ -64,31 +64,38 @@ const lastSent = time.Second
 // Faults returns what is not as it has to be; nothing, when all is well.
 func (r *Result) Faults() []string {
 	var faults []string
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	for _, row := range r.Rows {
 		name := row.Mode + " " + row.Family
 		if row.Failures > 0 {
-			fault("%s: %d of %d requests failed: %s", name, row.Failures, row.Requests, row.Error)
+			faults = append(faults, fmt.Sprintf("%s: %d of %d requests failed: %s", name, row.Failures, row.Requests, row.Error))
 		}
 		if row.Mode == "nat" && row.Crossed.Packets == 0 {
-			fault("%s: no reply crossed the director", name)
+			faults = append(faults, name+": no reply crossed the director")
 		}
 		if row.Mode != "nat" && row.Crossed.Packets > 0 {
-			fault("%s: %d replies crossed the director", name, row.Crossed.Packets)
+			faults = append(faults, fmt.Sprintf("%s: %d replies crossed the director", name, row.Crossed.Packets))
 		}
 	}
-	k := &r.Kill
-	if k.LastSentMS > lastSent.Milliseconds() {
-		fault("%s was sent a new connection %d ms after it had died", k.Backend, k.LastSentMS)
-	}
-	if k.FailedAtOthers > 0 {
-		fault("%d requests failed that were not sent to %s", k.FailedAtOthers, k.Backend)
-	}
-	if k.Moved > 0 || k.Kept == 0 {
-		fault("of %d connections kept open to the other backends %d broke or moved", k.Kept, k.Moved)
-	}
-	if k.FirstAgainMS == 0 {
-		fault("%s was sent nothing after it had come back", k.Backend)
+	return append(faults, r.Kill.Faults()...)
+}
+
+// Faults returns what is not as it has to be.
+func (k *Kill) Faults() []string {
+	var faults []string
+	for _, c := range []struct {
+		wrong bool
+		what  string
+	}{
+		{k.LastSentMS > lastSent.Milliseconds(), fmt.Sprintf("%s was sent a new connection %d ms after it had died", k.Backend, k.LastSentMS)},
+		{k.FailedAtOthers > 0, fmt.Sprintf("%d requests failed that were not sent to %s", k.FailedAtOthers, k.Backend)},
+		{k.Misrouted > 0, fmt.Sprintf("%d requests were answered by another backend than the log names", k.Misrouted)},
+		{k.Kept == 0, "no connection was kept open to the other backends"},
+		{k.Moved > 0, fmt.Sprintf("of %d connections kept open to the other backends %d broke or moved", k.Kept, k.Moved)},
+		{k.FirstAgainMS == 0, k.Backend + " was sent nothing after it had come back"},
+	} {
+		if c.wrong {
+			faults = append(faults, c.what)
+		}
 	}
 	return faults
 }
