@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"xlvs/control"
 	"xlvs/control/api"
@@ -59,12 +60,20 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	ends := make(chan os.Signal, 1) // only to name the signal: main has ctx end with it
+	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(ends)
 	d := &director{file: file, conf: conf}
 	if d.log, err = openLog(&conf.Director.Log); err != nil {
 		return err
 	}
-	reason := "signal"
 	defer func() {
+		reason := "ended"
+		select {
+		case s := <-ends:
+			reason = unix.SignalName(s.(syscall.Signal))
+		default:
+		}
 		if err != nil {
 			reason = err.Error()
 		}
