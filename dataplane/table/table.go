@@ -116,7 +116,8 @@ type Snapshot struct {
 }
 
 // New checks s and builds its indices. It refuses what would make a worker fail: a member that
-// is no live backend, a slot that points past the members, two services with one key, a table over the limits.
+// is no live backend or another service's, a slot that points past the members, two services with one key, a
+// backend of a family that its mode cannot reach, a table over the limits.
 func New(s *Snapshot) (*Snapshot, error) {
 	if len(s.Services) > MaxServices || len(s.Backends) > MaxBackends || len(s.Ports) > MaxPorts {
 		return nil, fmt.Errorf("snapshot: %d services, %d backends, %d ports; the limits are %d, %d and %d",
@@ -134,6 +135,10 @@ func New(s *Snapshot) (*Snapshot, error) {
 		}
 		if b.Live && b.Ref.Slot() != i {
 			return nil, fmt.Errorf("snapshot: backend %s is in slot %d with ref %#x", b.Name, i, b.Ref)
+		}
+		if v := s.Service(b.Service); b.Live && v != nil && (b.V6 == b.Addr.Is4() || v.Mode != TUN && b.V6 != v.V6) {
+			return nil, fmt.Errorf("snapshot: backend %s at %s is of the wrong family for service %s in mode %s",
+				b.Name, b.Addr.Netip(), v.Name, v.Mode)
 		}
 		s.derive(b)
 	}
@@ -167,6 +172,9 @@ func (s *Snapshot) checkService(i int) error {
 	for _, r := range v.Members {
 		if r.Slot() >= len(s.Backends) || !s.Backends[r.Slot()].Live || s.Backends[r.Slot()].Ref != r {
 			return fmt.Errorf("snapshot: service %s has member %#x, which is no live backend", v.Name, r)
+		}
+		if b := &s.Backends[r.Slot()]; b.Service != v.Ref {
+			return fmt.Errorf("snapshot: service %s has member %s, which belongs to another service", v.Name, b.Name)
 		}
 	}
 	for _, m := range v.Slots {
