@@ -385,3 +385,67 @@ func TestAnyPortAndEmptySnapshot(t *testing.T) {
 	in, want := reply(c, &b, synack)
 	l.same("reply", l.one(0, 1, 0, in.Build()), want.Build())
 }
+
+// cramped is a port that delivers its frames without headroom.
+type cramped struct{ dataplane.Port }
+
+func (c cramped) Recv(b []dataplane.Frame) int {
+	n := c.Port.Recv(b)
+	for i := range b[:n] {
+		b[i].Len += b[i].Off
+		b[i].Off = 0
+	}
+	return n
+}
+
+// Without room for the outer header a packet is dropped, under that reason alone.
+func TestNoHeadroom(t *testing.T) {
+	for _, s := range matrix() {
+		if s.mode != table.TUN {
+			continue
+		}
+		l := newLab(t, 1, func(o *dataplane.Options) { o.Workers[0].Ports[0] = cramped{o.Workers[0].Ports[0]} })
+		l.e.Publish(snapshot(t, s))
+		// memio puts 256 bytes in front of what is injected; as the frame starts with them now, they carry it.
+		f := s.client(0, 1, syn).Build()
+		copy(l.mems[0].Chunk(0), f)
+		got := l.one(0, 0, 1, make([]byte, 200))
+		l.wantDrop(dataplane.DropNoHeadroom)
+		if got != nil {
+			t.Errorf("sent % x", got)
+		}
+	}
+}
+
+// A service that leaves the snapshot takes no more packets, whatever came before.
+func TestServiceRemoved(t *testing.T) {
+	for _, s := range matrix() {
+		l := newLab(t, 1)
+		l.e.Publish(snapshot(t, s))
+		l.establish(s, 1)
+		l.goesTo(s, s.client(0, 1, ack))
+		l.e.Publish(snapshot(t, svc{mode: s.mode, v6: s.v6, udp: !s.udp, outer6: s.outer6}))
+		l.delta()
+		if l.one(0, 0, 1, s.client(0, 1, ack).Build()) != nil {
+			t.Errorf("%v: still served", s)
+		}
+		l.wantDrop(dataplane.DropNotOurs)
+	}
+}
+
+// A worker's ports may be in another order than the snapshot's interfaces.
+func TestInterfaceOrder(t *testing.T) {
+	s := svc{mode: table.NAT}
+	l := newLab(t, 1, func(o *dataplane.Options) {
+		w := &o.Workers[0]
+		w.Interfaces = []int{1, 0}
+		w.Ports = []dataplane.Port{w.Ports[1], w.Ports[0]}
+	})
+	l.e.Publish(snapshot(t, s))
+	c := s.client(0, 1, syn)
+	b := l.picked(c)
+	got := l.one(0, 0, 1, c.Build())
+	l.same("request", got, s.toBackend(t, c, b, got))
+	in, want := reply(c, b, synack)
+	l.same("reply", l.one(0, 1, 0, in.Build()), want.Build())
+}
