@@ -49,6 +49,21 @@ func backend(v6 bool) *table.Backend {
 	return b
 }
 
+// published is the backend as workers know it, with what table.New works out, of a NAT service on p's destination.
+func published(p *packet.Packet, port uint16) *table.Backend {
+	b := backend(p.V6)
+	b.Ref, b.Service, b.Port, b.Up, b.Resolved = table.MakeRef(0, 1), table.MakeRef(0, 1), port, true, true
+	v := table.Service{Live: true, Ref: b.Service, Addr: p.Dst, V6: p.V6, Port: p.Ports.Dst(), Proto: p.Proto, Mode: table.NAT}
+	if port == 0 {
+		v.Port = 0
+	}
+	snap, err := table.New(&table.Snapshot{Services: []table.Service{v}, Backends: []table.Backend{*b}, Ports: make([]table.Port, 1)})
+	if err != nil {
+		panic(err)
+	}
+	return &snap.Backends[0]
+}
+
 // chunk places a frame as a port does, with other bytes around it.
 const off = 256
 
@@ -101,6 +116,34 @@ func modes() []mode {
 			if s.Src.Addr().Is6() {
 				s.Dst = rs6
 			}
+			return s.Build()
+		},
+	}, {
+		name: "nat request of a snapshot",
+		do: func(c []byte, n int, p *packet.Packet) []byte {
+			rewrite.NATRequest(c[off:off+n], p, published(p, rs4.Port()))
+			return c[off : off+n]
+		},
+		want: func(s frametest.Spec, _ []byte) []byte {
+			s = moved(s)
+			if s.Dst = rs4; s.Src.Addr().Is6() {
+				s.Dst = rs6
+			}
+			return s.Build()
+		},
+	}, {
+		name: "nat request of a snapshot, every port",
+		do: func(c []byte, n int, p *packet.Packet) []byte {
+			rewrite.NATRequest(c[off:off+n], p, published(p, 0))
+			return c[off : off+n]
+		},
+		want: func(s frametest.Spec, _ []byte) []byte {
+			s = moved(s)
+			a := rs4.Addr()
+			if s.Src.Addr().Is6() {
+				a = rs6.Addr()
+			}
+			s.Dst = netip.AddrPortFrom(a, s.Dst.Port())
 			return s.Build()
 		},
 	}, {
@@ -308,11 +351,13 @@ func TestKnownFrames(t *testing.T) {
 	)
 	in := "020000000001 020000000c07 " + header + "4006 8cc0 " + client + vip + "9c40 0050" + rest + "a710 0000"
 	want := map[string]string{
-		"dr":                      toHop + header + "3f06 8dc0 " + client + vip + "9c40 0050" + rest + "a710 0000",
-		"nat request":             toHop + header + "3f06 bfc0 " + client + "0a00000b 9c40 1f90" + rest + "b9d0 0000",
-		"nat request, port stays": toHop + header + "3f06 bfc0 " + client + "0a00000b 9c40 0050" + rest + "d910 0000",
-		"nat reply":               toHop + header + "3f06 7bf0 " + vip + vip + "0050 0050" + rest + "3131 0000",
-		"tun, outer v6=false":     toHop + "0800 45b9 003c 99e1 4000 3f04 8d18 0a000001 0a00000b " + inner,
+		"dr":                                    toHop + header + "3f06 8dc0 " + client + vip + "9c40 0050" + rest + "a710 0000",
+		"nat request":                           toHop + header + "3f06 bfc0 " + client + "0a00000b 9c40 1f90" + rest + "b9d0 0000",
+		"nat request of a snapshot":             toHop + header + "3f06 bfc0 " + client + "0a00000b 9c40 1f90" + rest + "b9d0 0000",
+		"nat request of a snapshot, every port": toHop + header + "3f06 bfc0 " + client + "0a00000b 9c40 0050" + rest + "d910 0000",
+		"nat request, port stays":               toHop + header + "3f06 bfc0 " + client + "0a00000b 9c40 0050" + rest + "d910 0000",
+		"nat reply":                             toHop + header + "3f06 7bf0 " + vip + vip + "0050 0050" + rest + "3131 0000",
+		"tun, outer v6=false":                   toHop + "0800 45b9 003c 99e1 4000 3f04 8d18 0a000001 0a00000b " + inner,
 		"tun, outer v6=true": toHop + "86dd 6b9 789ab 0028 04 3f 20010db8001000000000000000000001 20010db8001000000000000000000011 " +
 			inner,
 	}
