@@ -109,6 +109,10 @@ func (p *pipeline) transport(in, i int, f Frame) {
 // forward rewrites packet i for its backend and sends it. idx is its flow, 0 if it has none.
 func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i int, f Frame) {
 	pkt := &p.pkt[i]
+	if mode == table.TUN && int(f.Off) < rewrite.TunOverhead(be) {
+		p.drop(f, DropNoHeadroom, in, i, noError)
+		return
+	}
 	bc := &p.backends[be.Ref.Slot()]
 	bc.Packets++
 	bc.Bytes += uint64(pkt.End) - uint64(pkt.L3)
@@ -119,14 +123,10 @@ func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i
 		rewrite.DR(b, pkt, be)
 	case table.NAT:
 		if idx != 0 {
-			p.flows.At(idx).SetHop(uint8(in), b[6:12])
+			p.flows.At(idx).SetHop(uint8(in), b)
 		}
 		rewrite.NATRequest(b, pkt, be)
 	case table.TUN:
-		if int(f.Off) < rewrite.TunOverhead(be) {
-			p.drop(f, DropNoHeadroom, in, i, noError)
-			return
-		}
 		start, length := rewrite.TUN(p.mem.Chunk(f.Chunk), int(f.Off), pkt, be, p.hash[i])
 		f.Off, f.Len = uint16(start), uint16(length)
 	}

@@ -79,18 +79,18 @@ func TestEvictionOrder(t *testing.T) {
 	})
 }
 
-// Flows that crowd into few buckets find room, and evict no one, while their second buckets have some; then
-// they evict. NAT's reply never evicts its own flow.
+// Flows that crowd into few buckets find room elsewhere, and evict no one, long before the table is full; a full
+// one evicts. NAT's reply never evicts its own flow.
 func TestCrowdedBuckets(t *testing.T) {
 	tab := newTable(t, 4096)
 	snap := testSnapshot(t, ones(4), ones(12))
 	tab.Use(snap)
 	h := packet.NewHasher("test")
 	var evicted, open int
-	for c := 0; open < 400; c++ {
+	for c := 0; open < 5000; c++ {
 		k := Key{Client: testAddr(false, 3+c>>16, c&0xffff), Service: snap.Services[1].Ref, Ports: packet.MakePorts(uint16(c), 80)}
 		hash := h.Tuple(k.Client, snap.Services[1].Addr, k.Ports, packet.ProtoTCP)
-		if tab.home(hash) > 9 {
+		if tab.home(hash) > 255 { // a quarter of the buckets
 			continue
 		}
 		be := &snap.Backends[perService]
@@ -104,12 +104,13 @@ func TestCrowdedBuckets(t *testing.T) {
 		}
 		open++
 		evicted += len(tab.Ended())
-		if open == 100 && evicted > 2 { // where the second bucket is one of the ten, too
-			t.Errorf("%d flows were evicted though there was room", evicted)
+		// The replies spread over all buckets: ten lanes in each are room for far more.
+		if open == 2000 && evicted > 0 {
+			t.Errorf("%d of 2000 flows were evicted from a table for %d", evicted, tab.Cap())
 		}
 	}
-	if evicted == 0 || tab.Len() != 400-evicted {
-		t.Errorf("%d evicted, %d of 400 left", evicted, tab.Len())
+	if evicted == 0 || tab.Len() != open-evicted {
+		t.Errorf("%d of %d evicted, %d left", evicted, open, tab.Len())
 	}
 }
 
@@ -135,7 +136,11 @@ func TestFullOfStrangers(t *testing.T) {
 		opened++
 		ended += len(tab.Ended())
 	}
+	former := snap
 	snap = testSnapshot(t, []uint8{1, 0, 1, 1}, ones(12))
+	snap.Services[1] = former.Services[1]
+	snap.Services[1].Live = false
+	copy(snap.Backends[perService:2*perService], former.Backends[perService:])
 	tab.Use(snap)
 	before := tab.Len()
 	if opened-ended != before {
@@ -144,11 +149,15 @@ func TestFullOfStrangers(t *testing.T) {
 	for c := range 64 { // one burst
 		insert(0, c, 2000)
 	}
+	young := 0 // evicted from buckets where no stranger was left
 	for _, e := range tab.Ended() {
 		if e.Service != table1 {
-			t.Errorf("a flow of the new service was evicted: %+v", e)
+			young++
 		}
 		ended++
+	}
+	if young > 6 {
+		t.Errorf("%d of 64 new flows were evicted, though older ones were there", young)
 	}
 	if cap(tab.ended) != maxEnded {
 		t.Errorf("the list of ended flows grew to %d", cap(tab.ended))

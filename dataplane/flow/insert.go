@@ -50,8 +50,8 @@ func freeLane(b *bucket) int {
 	return -1
 }
 
-// link puts entry i into a free lane of h's bucket, else of its second one; where both are
-// full it evicts a flow of the first, never i itself.
+// link puts entry i into a free lane of h's bucket, else of its second one; where both are full it moves
+// a flow of the first to that one's other bucket, and only where no flow can be moved it evicts one, never i itself.
 func (t *Table) link(h uint64, i, now uint32) bool {
 	n, fp := t.home(h), fingerprint(h)
 	lane := freeLane(&t.buckets[n])
@@ -60,13 +60,38 @@ func (t *Table) link(h uint64, i, now uint32) bool {
 			t.linkGuest(n, m, fp, i)
 			return true
 		}
-		t.evict(n, now, i)
+		if !t.displace(n) {
+			t.evict(n, now, i)
+		}
 		if lane = freeLane(&t.buckets[n]); lane < 0 {
 			return false
 		}
 	}
 	t.setLane(&t.buckets[n], lane, fp, i)
 	return true
+}
+
+// displace moves a flow of the full bucket n to its other bucket, if one of them has room there.
+func (t *Table) displace(n uint64) bool {
+	b := &t.buckets[n]
+	for lane := range b.idx {
+		fp, i := b.lane(lane), b.idx[lane]
+		m := t.other(n, fp)
+		to := freeLane(&t.buckets[m])
+		if to < 0 {
+			continue
+		}
+		guest := b.guests()>>lane&1 != 0
+		// There first and then gone from here: a reader may see the flow twice, but never not at all.
+		if guest {
+			t.setLane(&t.buckets[m], to, fp, i)
+		} else {
+			t.linkGuest(n, m, fp, i)
+		}
+		t.unset(n, lane)
+		return true
+	}
+	return false
 }
 
 // linkGuest puts an entry of bucket n into bucket m.
@@ -144,8 +169,8 @@ func (t *Table) release(i uint32) {
 	t.used--
 }
 
-// Delete ends flow i. Its buckets are found through the snapshot; where a service or
-// backend is no longer in it, Sweep clears what remains and frees the entry then.
+// Delete ends flow i. Its buckets are found through the snapshot; where that does not even remember the
+// service or backend, Sweep clears what remains and frees the entry then.
 func (t *Table) Delete(i uint32) {
 	e := &t.entries[i]
 	if s := e.State(); s == StateNone || s == StateDead {
@@ -154,7 +179,7 @@ func (t *Table) Delete(i uint32) {
 	if len(t.ended) < cap(t.ended) {
 		t.ended = append(t.ended, *e)
 	}
-	svc, be := t.snap.Service(e.Service), t.snap.Backend(e.Backend)
+	svc, be := t.snap.Former(e.Service, e.Backend)
 	p := proto(e)
 	if svc != nil {
 		t.unlink(t.hasher.Tuple(e.Client, svc.Addr, e.Ports, p), i)

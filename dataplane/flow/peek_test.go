@@ -90,7 +90,7 @@ func TestReadersNeverSeeAMixture(t *testing.T) {
 		case i == 0:
 			if i = tab.Insert(h, &k, x.backend(n).Ref, StateEstablished, uint8(n)&7, 1_000_000+uint32(n)); i != 0 {
 				tab.LinkReply(i, x.backend(n), 1_000_000)
-				tab.At(i).SetHop(uint8(n)&7, []byte{2, 0, 0, 0, byte(n >> 8), byte(n)})
+				tab.At(i).SetHop(uint8(n)&7, []byte{6: 2, 10: byte(n >> 8), 11: byte(n), 13: 0})
 			}
 		case round%3 == 0:
 			tab.Delete(i)

@@ -15,6 +15,7 @@
 package flow
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"sync/atomic"
@@ -78,10 +79,9 @@ func (e *Entry) MAC() (m table.MAC) {
 	return m
 }
 
-// SetHop sets what a reply needs to find its way: port and MAC address.
-func (e *Entry) SetHop(in uint8, mac []byte) {
-	_ = mac[5]
-	l2 := uint64(mac[0]) | uint64(mac[1])<<8 | uint64(mac[2])<<16 | uint64(mac[3])<<24 | uint64(mac[4])<<32 | uint64(mac[5])<<40
+// SetHop sets what a reply needs to find its way: the port that frame b, a client's, came in on, and its source MAC.
+func (e *Entry) SetHop(in uint8, b []byte) {
+	l2 := binary.LittleEndian.Uint64(b[6:]) & (1<<48 - 1)
 	if l2 != e.l2 {
 		atomic.StoreUint64(&e.l2, l2)
 	}

@@ -130,6 +130,28 @@ func (p *Packet) UpdateL4(b []byte, old, new uint64) {
 	}
 }
 
+// Adjust changes the transport checksum by a term ~m + m' that is known already, at most 0x1fffe.
+// A UDP checksum of 0 means none and stays 0; one that becomes 0 is sent as all ones (RFC 768).
+func (p *Packet) Adjust(b []byte, term uint32) {
+	off := tcpCsumOff
+	if p.Kind == KindUDP {
+		off = udpCsumOff
+	}
+	f := b[int(p.L4)+off:]
+	old := binary.LittleEndian.Uint16(f)
+	if old == 0 && p.Kind == KindUDP {
+		return
+	}
+	sum := uint32(^old) + term
+	sum = sum>>16 + sum&0xffff
+	sum += sum >> 16
+	c := ^uint16(sum)
+	if c == 0 && p.Kind == KindUDP {
+		c = 0xffff
+	}
+	binary.LittleEndian.PutUint16(f, c)
+}
+
 // SetIPv4Sum computes the header checksum of the IPv4 header h (its length gives the number of bytes).
 func SetIPv4Sum(h []byte) {
 	binary.LittleEndian.PutUint16(h[10:], 0)

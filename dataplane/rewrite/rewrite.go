@@ -49,6 +49,32 @@ func drOther(b []byte, p *packet.Packet) {
 // NATRequest sends a client's packet to the backend's address and port (be.Port 0: the port stays).
 func NATRequest(b []byte, p *packet.Packet, be *table.Backend) {
 	*(*[12]byte)(b) = be.Eth
+	if p.Unfinished || !be.Sums {
+		natOther(b, p, be)
+		return
+	}
+	h := b[p.L3:]
+	if p.V6 {
+		h[7]--
+		be.Addr.Put16(h[24:])
+	} else {
+		x := binary.LittleEndian.Uint32(h[8:])
+		sum := ^x>>16 + be.AddrSum + minusOne // the TTL is in the checksum's lower byte, loaded little-endian
+		sum = sum>>16 + sum&0xffff
+		sum += sum >> 16
+		binary.LittleEndian.PutUint32(h[8:], x&0xffff-1|^sum<<16)
+		be.Addr.Put4(h[16:])
+	}
+	t := b[p.L4:]
+	if be.Port != 0 {
+		binary.BigEndian.PutUint16(t[2:], be.Port)
+	}
+	p.Adjust(b, be.AddrSum+be.PortSum)
+}
+
+const minusOne = 0xfffe // in ones-complement arithmetic
+
+func natOther(b []byte, p *packet.Packet, be *table.Backend) {
 	decTTL(b, p)
 	ports := p.Ports
 	if be.Port != 0 {

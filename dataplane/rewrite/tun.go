@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
@@ -47,7 +48,7 @@ func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64
 	return start, l3 + over + inner
 }
 
-// tos returns the inner packet's DSCP and ECN, which the outer header copies (RFC 2983 uniform model,
+// innerTOS returns the inner packet's DSCP and ECN, which the outer header copies (RFC 2983 uniform model,
 // RFC 6040 normal mode), and its TTL.
 func innerTOS(in []byte, p *packet.Packet) (tos, ttl uint8) {
 	if p.V6 {
@@ -56,28 +57,26 @@ func innerTOS(in []byte, p *packet.Packet) (tos, ttl uint8) {
 	return in[1], in[8]
 }
 
-// outer4 writes the outer IPv4 header h for an inner packet of n bytes.
+// outer4 writes the outer IPv4 header h for an inner packet of n bytes. DF is as the inner packet has it. The
+// identification matters only where the packet may be fragmented (RFC 6864); it is the inner packet's
+// own, mixed with the flow's hash, so that it is as unique as that one.
 func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, hash uint64) {
 	tos, ttl := innerTOS(in, p)
-	proto, frag := uint8(packet.ProtoIPv6), uint16(0)
+	proto, id, frag := uint64(packet.ProtoIPv6), uint64(bits.ReverseBytes16(uint16(hash))), uint64(0)
 	if !p.V6 {
 		proto = packet.ProtoIPIP
-		frag = binary.BigEndian.Uint16(in[6:]) & 0x4000 // DF as the inner packet has it
+		id ^= uint64(binary.LittleEndian.Uint16(in[4:]))
+		frag = uint64(in[6] & 0x40)
 	}
-	h[0], h[1] = 0x45, tos
-	binary.BigEndian.PutUint16(h[2:], uint16(packet.IPv4Len+n))
-	// RFC 6864: the identification matters only where the packet may be fragmented; then it
-	// takes the inner packet's own, mixed with the flow's hash, so that it is as unique as that one.
-	id := uint16(hash)
-	if !p.V6 {
-		id ^= binary.BigEndian.Uint16(in[4:])
-	}
-	binary.BigEndian.PutUint16(h[4:], id)
-	binary.BigEndian.PutUint16(h[6:], frag)
-	h[8], h[9] = ttl, proto
-	be.TunSrc.Put4(h[12:])
-	be.Addr.Put4(h[16:])
-	packet.SetIPv4Sum(h)
+	// The header as two little-endian words and the destination.
+	first := 0x45 | uint64(tos)<<8 | uint64(bits.ReverseBytes16(uint16(packet.IPv4Len+n)))<<16 | id<<32 | frag<<48
+	second := uint64(ttl) | proto<<8
+	src, dst := uint64(be.TunSrc.V4()), uint64(be.Addr.V4())
+	sum := first>>32 + first&0xffffffff + second + src + dst
+	second |= uint64(^packet.Fold(sum))<<16 | src<<32
+	binary.LittleEndian.PutUint64(h, first)
+	binary.LittleEndian.PutUint64(h[8:], second)
+	binary.LittleEndian.PutUint32(h[16:], uint32(dst))
 }
 
 // outer6 writes the outer IPv6 header h for an inner packet of n bytes (RFC 2473; flow label as in RFC 6438).

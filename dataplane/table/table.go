@@ -5,6 +5,7 @@ package table
 
 import (
 	"fmt"
+	"math/bits"
 
 	"xlvs/dataplane/packet"
 )
@@ -50,7 +51,8 @@ func Eth(dst, src MAC) (e [12]byte) {
 	return e
 }
 
-// A Service is one virtual service. The zero Service (Ref 0 with Live false) marks an empty slot.
+// A Service is one virtual service. The zero Service (Ref 0 with Live false) marks an empty slot. One that was
+// removed keeps its slot with Live false while flows may still name it: the flow table finds their buckets by its address.
 type Service struct {
 	Live      bool
 	Ref       Ref
@@ -69,7 +71,8 @@ type Service struct {
 	Members []Ref
 }
 
-// A Backend is one real server of one service (the same host in two services is two backends).
+// A Backend is one real server of one service (the same host in two services is two backends). Like a
+// Service, one that was removed stays for a while with Live false.
 type Backend struct {
 	Live     bool
 	Ref      Ref
@@ -85,9 +88,12 @@ type Backend struct {
 	TunSrc   packet.Addr // outer source address (TUN)
 	MTU      uint16      // of the route to the backend, in bytes of IP packet
 
-	// New sets these two, so that a worker tests one value where it would test four.
-	Ready bool   // Live, Up and Resolved: what belongs to a flow is forwarded without further questions
-	Limit uint16 // largest packet that may be sent: MTU less, in TUN, the outer header
+	// New sets these, so that a worker need not work them out for each packet.
+	Ready   bool   // Live, Up and Resolved: what belongs to a flow is forwarded without further questions
+	Limit   uint16 // largest packet that may be sent: MTU less, in TUN, the outer header
+	AddrSum uint32 // NAT: what the change of the destination address adds to the complement of a checksum
+	PortSum uint32 // NAT: the same for the port
+	Sums    bool   // AddrSum and PortSum are known: not where the client chooses the port that is changed
 }
 
 // A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
@@ -151,14 +157,29 @@ func New(s *Snapshot) (*Snapshot, error) {
 // derive sets what follows from a backend's other fields.
 func (s *Snapshot) derive(b *Backend) {
 	b.Ready, b.Limit = b.Live && b.Up && b.Resolved, b.MTU
-	if v := s.Service(b.Service); v == nil || v.Mode != TUN {
+	v := s.Service(b.Service)
+	if v == nil {
 		return
 	}
-	over := uint16(packet.IPv4Len)
-	if b.V6 {
-		over = packet.IPv6Len
+	switch v.Mode {
+	case TUN:
+		over := uint16(packet.IPv4Len)
+		if b.V6 {
+			over = packet.IPv6Len
+		}
+		b.Limit -= min(over, b.Limit)
+	case NAT:
+		b.Sums = v.Port != 0 || b.Port == 0
+		b.AddrSum = change(packet.AddrSum(v.Addr), packet.AddrSum(b.Addr))
+		if b.Port != 0 {
+			b.PortSum = change(uint64(bits.ReverseBytes16(v.Port)), uint64(bits.ReverseBytes16(b.Port)))
+		}
 	}
-	b.Limit -= min(over, b.Limit)
+}
+
+// change is the term ~m + m' of RFC 1624, equation 3, folded.
+func change(old, next uint64) uint32 {
+	return uint32(packet.Fold(uint64(^packet.Fold(old)) + next))
 }
 
 func (s *Snapshot) checkService(i int) error {
@@ -183,6 +204,20 @@ func (s *Snapshot) checkService(i int) error {
 		}
 	}
 	return nil
+}
+
+// Former returns the service and the backend that a flow names, also when they were removed and are only
+// remembered; nil where the slot is another's by now.
+func (s *Snapshot) Former(svc, be Ref) (*Service, *Backend) {
+	var v *Service
+	var b *Backend
+	if i := svc.Slot(); i < len(s.Services) && s.Services[i].Ref == svc {
+		v = &s.Services[i]
+	}
+	if i := be.Slot(); i < len(s.Backends) && s.Backends[i].Ref == be {
+		b = &s.Backends[i]
+	}
+	return v, b
 }
 
 // Backend returns the backend that r names, or nil when its slot has another tenant by now.
