@@ -57,6 +57,7 @@ func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "xlvs",
 		Short:         "A Linux Virtual Server director on AF_XDP",
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(c *cobra.Command, args []string) error {
@@ -71,6 +72,8 @@ func root() *cobra.Command {
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	cmd.SetVersionTemplate("xlvs {{.Version}}\n")
+	cmd.SuggestionsMinimumDistance = 2 // cobra's own default, which it sets only where it is not needed
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; `%s --help` shows its flags", err, c.CommandPath())}
 	})
@@ -89,20 +92,20 @@ func versionCmd() *cobra.Command {
 // noArgs refuses arguments as wrong usage.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, but %q was given", c.CommandPath(), args)}
+		return usageError{fmt.Errorf("%s takes no arguments, but %q was given", c.Name(), args)}
 	}
 	return nil
 }
 
 // configFlag adds -c to a command.
 func configFlag(c *cobra.Command, file *string) {
-	c.Flags().StringVarP(file, "config", "c", "", "configuration file (required)")
+	c.Flags().StringVarP(file, "config", "c", "", "configuration `FILE` (required)")
 }
 
 // needConfig refuses a command without -c.
 func needConfig(c *cobra.Command, file string) error {
 	if file == "" {
-		return usageError{fmt.Errorf("%s needs a configuration file: -c FILE", c.CommandPath())}
+		return usageError{fmt.Errorf("%s needs a configuration file: -c FILE", c.Name())}
 	}
 	return nil
 }
