@@ -116,6 +116,28 @@ func TestByRef(t *testing.T) {
 	}
 }
 
+// What was removed but is remembered for its flows is found as a former one, and by nothing else.
+func TestFormer(t *testing.T) {
+	s := one()
+	s.Services[1].Live, s.Backends[2].Live, s.Backends[3].Live = false, false, false
+	if _, err := New(s); err != nil {
+		t.Fatal(err)
+	}
+	if v, b := s.Former(MakeRef(1, 7), MakeRef(3, 9)); v != &s.Services[1] || b != &s.Backends[3] {
+		t.Errorf("Former = %v, %v", v, b)
+	}
+	for _, gone := range []Ref{MakeRef(1, 8), MakeRef(3, 8), MakeRef(4, 9), MakeRef(1<<24-1, 7)} {
+		if v, b := s.Former(gone, gone); v != nil || b != nil {
+			t.Errorf("Former(%#x) = %v, %v", gone, v, b)
+		}
+	}
+	a := s.Services[1].Addr
+	if s.Service(MakeRef(1, 7)) != nil || s.Backend(MakeRef(3, 9)) != nil || s.Lookup(a, 80, packet.ProtoTCP) >= 0 || s.VIP(a) >= 0 ||
+		s.Replies(s.Backends[3].Addr, 80, packet.ProtoTCP) {
+		t.Error("a removed service still takes packets")
+	}
+}
+
 // What New derives: a backend in TUN takes what the outer header leaves.
 func TestDerived(t *testing.T) {
 	for _, tc := range []struct {
