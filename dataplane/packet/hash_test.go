@@ -50,7 +50,7 @@ func v6(net uint32, host uint64) packet.Addr {
 // slot, the flow table's bucket, its fingerprint, and the sampling of events. The limit of chi-square is five
 // standard deviations above its mean.
 func TestHashSpreads(t *testing.T) {
-	const n, cells = 1 << 18, 1021
+	const n, cells = 1 << 17, 1021
 	uses := map[string]func(h uint64) uint64{
 		"slot":        func(h uint64) uint64 { return (h >> 32) * cells >> 32 },
 		"bucket":      func(h uint64) uint64 { return (h >> 44) % cells },
@@ -79,12 +79,12 @@ func TestHashSpreads(t *testing.T) {
 	}
 }
 
-// Different flows have different hashes: of half a million in 64 bits none meet.
+// Different flows have different hashes: of a quarter of a million in 64 bits none meet.
 func TestHashCollides(t *testing.T) {
 	h := packet.NewHasher("seed")
 	for name, tuple := range tuples {
-		seen := make(map[uint64]uint32, 1<<19)
-		for i := range uint32(1 << 19) {
+		seen := make(map[uint64]uint32, 1<<18)
+		for i := range uint32(1 << 18) {
 			src, dst, ports := tuple(i)
 			x := h.Tuple(src, dst, ports, 6)
 			if j, ok := seen[x]; ok {
