@@ -38,8 +38,10 @@ type Options struct {
 	Flows      int    // entries of each worker's flow table
 	Seed       string // of the flow hash: the same on every director of a fleet
 	Idle       IdlePolicy
-	FlowSample int // emit events for one flow in so many; 0: none
-	EventRing  int // events a worker can hold until they are read
+	FlowSample int  // emit events for one flow in so many; 0: none
+	EventRing  int  // events a worker can hold until they are read
+	Isolate    bool // keep the process's other threads off the workers' cores
+	Realtime   int  // run workers as SCHED_FIFO with this priority, 1 to 99; 0: as ordinary threads
 }
 
 // An Engine owns the workers.
@@ -50,6 +52,8 @@ type Engine struct {
 	start   time.Time
 	wg      sync.WaitGroup
 	running bool
+	isolate bool
+	restore func() // undoes isolate
 }
 
 // New allocates the workers and their flow tables. Start starts them; Close gives all back.
@@ -57,7 +61,7 @@ func New(o Options) (*Engine, error) {
 	if len(o.Workers) == 0 {
 		return nil, errors.New("engine: no workers: there must be at least one interface queue")
 	}
-	e := &Engine{hasher: packet.NewHasher(o.Seed), start: time.Now()}
+	e := &Engine{hasher: packet.NewHasher(o.Seed), start: time.Now(), isolate: o.Isolate, restore: func() {}}
 	empty, err := table.New(&table.Snapshot{Timeouts: flow.DefaultTimeouts()})
 	if err != nil {
 		return nil, err
@@ -91,6 +95,13 @@ func (e *Engine) Snapshot() *table.Snapshot { return e.snap.Load() }
 
 // Start starts the workers and returns once each is pinned. If one cannot be, none is left running.
 func (e *Engine) Start() error {
+	if e.isolate {
+		var err error
+		if e.restore, err = isolate(e.workers); err != nil {
+			e.restore()
+			return err
+		}
+	}
 	ready := make(chan error, len(e.workers))
 	for _, w := range e.workers {
 		e.wg.Go(func() { w.run(ready) })
@@ -117,6 +128,7 @@ func (e *Engine) Stop() {
 		w.wake()
 	}
 	e.wg.Wait()
+	e.restore()
 	e.running = false
 }
 

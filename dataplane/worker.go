@@ -19,19 +19,20 @@ import (
 // and its counters. Its goroutine is locked to a thread, and that thread to a core.
 type worker struct {
 	pipeline
-	id     int
-	cpu    int // -1: any
-	ports  []Port
-	ifaces []int  // interface of each port
-	tx     []Port // by interface: where it is sent on
-	snap   *atomic.Pointer[table.Snapshot]
-	stop   atomic.Bool
-	wakeFD int
-	polls  []unix.PollFd
-	idle   IdlePolicy
-	start  time.Time
-	frames [MaxBurst]Frame
-	region [2]*offheap.Region
+	id       int
+	cpu      int // -1: any
+	ports    []Port
+	ifaces   []int  // interface of each port
+	tx       []Port // by interface: where it is sent on
+	snap     *atomic.Pointer[table.Snapshot]
+	stop     atomic.Bool
+	wakeFD   int
+	polls    []unix.PollFd
+	idle     IdlePolicy
+	realtime int // SCHED_FIFO priority; 0: none
+	start    time.Time
+	frames   [MaxBurst]Frame
+	region   [2]*offheap.Region
 }
 
 // newWorker allocates all that the worker will ever use.
@@ -39,6 +40,7 @@ func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atom
 	w := &worker{id: id, cpu: o.CPU, ports: o.Ports, snap: snap, idle: eo.Idle, start: start, wakeFD: -1}
 	w.mem, w.hasher = o.Memory, h
 	w.assign(o)
+	w.realtime = eo.Realtime
 	w.sample = uint64(max(eo.FlowSample, 0))
 	w.events = newEventRing(max(eo.EventRing, 1))
 	w.limit.tokens = limiterBurst
@@ -103,6 +105,13 @@ func (w *worker) run(ready chan<- error) {
 			return
 		}
 		defer func() { _ = unix.SchedSetaffinity(0, &old) }()
+	}
+	if w.realtime > 0 {
+		if err := setRealtime(w.realtime); err != nil {
+			ready <- fmt.Errorf("worker %d: %w", w.id, err)
+			return
+		}
+		defer func() { _ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr}, 0) }()
 	}
 	ready <- nil
 	w.loop()

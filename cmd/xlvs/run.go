@@ -158,6 +158,7 @@ func pathOptions(conf *config.Config) datapath.Options {
 		CPUs: dir.CPUs, Frames: dir.Memory.Frames, FrameSize: dir.Memory.FrameSize, Ring: dir.Memory.Ring,
 		Engine: dataplane.Options{
 			Flows: dir.Flows, Seed: dir.Seed, FlowSample: dir.Log.FlowSample, EventRing: 8192,
+			Isolate: true, Realtime: dir.Realtime,
 			Idle: dataplane.IdlePolicy{Sleep: dir.Idle.Mode != "busy", Spin: dir.Idle.Spin},
 		},
 	}

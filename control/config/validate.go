@@ -64,6 +64,7 @@ func (v *validator) director(d *Director) {
 		}
 	}
 	v.number(&d.Flows, where, "flows", d.Flows, minFlows, maxFlows, d)
+	v.number(&d.Realtime, where, "realtime", d.Realtime, 0, 99, d)
 	switch {
 	case !filepath.IsAbs(d.API):
 		v.value(&d.API, where, fmt.Sprintf("api is %s, which is not an absolute path", shorten(d.API)), "write the socket's whole path, such as /run/xlvs.sock", d)

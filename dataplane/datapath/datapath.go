@@ -23,7 +23,7 @@ type Interface struct {
 // Options describe a Datapath. Engine.Workers is filled in by Open.
 type Options struct {
 	Interfaces []Interface
-	CPUs       []int // one worker each; empty: as many workers as the interface with the fewest queues allows, unpinned
+	CPUs       []int // one worker each; empty: as many workers as the interface with the fewest queues allows, on the last allowed cores
 	Frames     int   // chunks a queue
 	FrameSize  int   // bytes a chunk; 0: by the largest MTU
 	Ring       int   // slots of each ring
@@ -68,6 +68,11 @@ func Open(o Options) (_ *Datapath, err error) {
 	n, err := workers(d.infos, o.CPUs)
 	if err != nil {
 		return nil, err
+	}
+	if len(o.CPUs) == 0 {
+		if o.CPUs, err = lastCPUs(n); err != nil {
+			return nil, err
+		}
 	}
 	for w := range n {
 		wo, err := d.openWorker(w, n, &o)
@@ -131,6 +136,20 @@ func workers(infos []Info, cpus []int) (int, error) {
 	return n, nil
 }
 
+// lastCPUs gives n workers cores of those that the process may use, from the last one down: interrupts and
+// the rest of the system tend to the first. With more workers than cores they share.
+func lastCPUs(n int) ([]int, error) {
+	allowed, err := dataplane.AllowedCPUs()
+	if err != nil {
+		return nil, err
+	}
+	cpus := make([]int, n)
+	for i := range cpus {
+		cpus[i] = allowed[len(allowed)-1-i%len(allowed)]
+	}
+	return cpus, nil
+}
+
 // openWorker opens the sockets of worker w of n.
 func (d *Datapath) openWorker(w, n int, o *Options) (wo dataplane.WorkerOptions, err error) {
 	cfg := xsk.Config{FramesPerPort: o.Frames, FrameSize: o.FrameSize, Ring: o.Ring, BusyPoll: o.BusyPoll}
@@ -160,10 +179,7 @@ func (d *Datapath) openWorker(w, n int, o *Options) (wo dataplane.WorkerOptions,
 			info.Notes = append(info.Notes, set.Fallback)
 		}
 	}
-	wo.CPU, wo.Memory = -1, set.Memory
-	if len(o.CPUs) > 0 {
-		wo.CPU = o.CPUs[w]
-	}
+	wo.CPU, wo.Memory = o.CPUs[w], set.Memory
 	return wo, nil
 }
 
