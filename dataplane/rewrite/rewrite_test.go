@@ -87,7 +87,6 @@ type mode struct {
 	name string
 	do   func(c []byte, n int, p *packet.Packet) []byte
 	want func(s frametest.Spec, out []byte) []byte
-	v6   func(v6 bool) bool // nil: both families
 }
 
 func moved(s frametest.Spec) frametest.Spec {
