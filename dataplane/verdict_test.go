@@ -1,7 +1,6 @@
 package dataplane_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
