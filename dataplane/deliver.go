@@ -21,6 +21,10 @@ const leaves = packet.FlagSYN | packet.FlagFIN | packet.FlagRST
 // deliver is the last stage of a burst, and all of it for what nearly every packet is: a client's, of a flow that is
 // known and stays in its state, to a backend in order. Whatever else there is goes to handle, untouched.
 func (p *pipeline) deliver(in int, frames []Frame) {
+	if p.trace != nil {
+		p.deliverTraced(in, frames)
+		return
+	}
 	entries, backends := p.flows.Entries(), p.snap.Backends
 	direct := uint64(0)
 	for i, f := range frames {

@@ -36,6 +36,8 @@ type pipeline struct {
 	cand [MaxBurst]uint32
 	sink uint64
 	seen flow.Entry // copy of a peer's flow
+
+	trace *Verdict // nil: nobody asks
 }
 
 // outbox collects the frames that leave by one port.
@@ -68,6 +70,7 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		return
 	}
 	svc := &p.snap.Services[slot]
+	p.noteService(svc)
 	if pkt.TTL <= 1 {
 		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
 		return
@@ -80,10 +83,12 @@ func (p *pipeline) transport(in, i int, f Frame) {
 	var be *table.Backend
 	if idx != 0 {
 		be, idx = p.follow(svc, idx, i)
+		p.noteBackend(be, FlowHit)
 	}
 	if idx == 0 {
 		var why Reason
 		if be, idx, why = p.open(svc, &key, in, i); be == nil {
+			p.noteBackend(nil, FlowNone)
 			p.refuse(svc, why, in, i, f)
 			return
 		}
@@ -103,6 +108,7 @@ func (p *pipeline) transport(in, i int, f Frame) {
 	if idx != 0 {
 		p.touch(svc, be, idx, i, size)
 	}
+	p.noteAction(ActionForward)
 	p.forward(svc.Mode, be, idx, in, i, f)
 }
 
@@ -212,8 +218,10 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, in, i int) (*table.Ba
 	idx := p.flows.Insert(p.hash[i], key, be.Ref, s, uint8(in), p.now)
 	if idx == 0 {
 		p.count.Stateless++
+		p.noteBackend(be, FlowNone)
 		return be, 0, 0
 	}
+	p.noteBackend(be, FlowNew)
 	if svc.Mode == table.NAT {
 		p.flows.LinkReply(idx, be, p.now)
 	}
@@ -251,6 +259,8 @@ func (p *pipeline) reply(in, i int, f Frame) {
 		p.drop(f, DropReplyNoFlow, in, i, noError)
 		return
 	}
+	p.noteService(svc)
+	p.noteBackend(be, FlowHit)
 	b := p.mem.Bytes(f)
 	if pkt.TTL <= 1 {
 		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
@@ -271,6 +281,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	bc := &p.backends[be.Ref.Slot()]
 	bc.ReplyPackets++
 	bc.ReplyBytes += uint64(size)
+	p.noteAction(ActionReply)
 	p.count.Replies++
 	p.count.ReplyBytes += uint64(size)
 	eth := table.Eth(e.MAC(), out.MAC)

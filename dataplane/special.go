@@ -37,6 +37,7 @@ func (p *pipeline) icmp(in, i int, f Frame) {
 		return
 	}
 	rewrite.Echo(b, pkt)
+	p.noteAction(ActionAnswer)
 	p.count.Echoes++
 	p.send(in, f)
 }
@@ -64,6 +65,7 @@ func (p *pipeline) tooBig(f Frame, in, i, limit int) {
 // interface it leaves by, or the packet's own destination where the interface has none.
 func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
 	p.count.Drops[why]++
+	p.noteDrop(why)
 	if e == noError || !p.limit.take(p.now) {
 		p.mem.Free(f.Chunk)
 		return

@@ -1,0 +1,82 @@
+package dataplane
+
+import (
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// Action is what became of a frame.
+type Action uint8
+
+// The actions. ActionNone is what a frame has that is neither sent nor dropped yet: one that waits for another.
+const (
+	ActionNone    Action = iota
+	ActionForward        // sent to a backend
+	ActionReply          // a NAT backend's reply, sent to its client
+	ActionAnswer         // answered by the director itself
+	ActionDrop           // dropped under a Reason, with or without an ICMP error to its sender
+)
+
+// FlowUse is what a frame had to do with the flow table.
+type FlowUse uint8
+
+// The uses.
+const (
+	FlowNone FlowUse = iota // no flow, and none opened
+	FlowHit                 // of a known flow
+	FlowNew                 // opened one
+)
+
+func (u FlowUse) String() string { return [...]string{"none", "hit", "new"}[u] }
+
+// A Verdict tells what became of a frame, for replays and tests. Service and Backend are nil where none was
+// found; both belong to the snapshot.
+type Verdict struct {
+	Action  Action
+	Reason  Reason // of ActionDrop
+	Service *table.Service
+	Backend *table.Backend
+	Flow    FlowUse
+}
+
+// Trace makes worker i write what becomes of each frame into v, the last of a burst's frames winning: whoever wants
+// every verdict gives Step one frame at a time. All frames then take the long way. A nil v ends it. The worker must not run.
+func (e *Engine) Trace(i int, v *Verdict) { e.workers[i].trace = v }
+
+// deliverTraced is deliver without its short way, so that every frame meets the places where verdicts are noted.
+func (p *pipeline) deliverTraced(in int, frames []Frame) {
+	for i, f := range frames {
+		*p.trace = Verdict{}
+		if p.pkt[i].Kind > packet.KindUDP {
+			p.special(in, i, f)
+			continue
+		}
+		p.transport(in, i, f)
+	}
+}
+
+// The functions below note a part of the verdict where there is a trace, and cost a comparison where there is none.
+
+func (p *pipeline) noteService(s *table.Service) {
+	if p.trace != nil {
+		p.trace.Service = s
+	}
+}
+
+func (p *pipeline) noteBackend(b *table.Backend, u FlowUse) {
+	if p.trace != nil {
+		p.trace.Backend, p.trace.Flow = b, u
+	}
+}
+
+func (p *pipeline) noteAction(a Action) {
+	if p.trace != nil {
+		p.trace.Action = a
+	}
+}
+
+func (p *pipeline) noteDrop(why Reason) {
+	if p.trace != nil {
+		p.trace.Action, p.trace.Reason = ActionDrop, why
+	}
+}
