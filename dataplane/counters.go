@@ -37,7 +37,6 @@ type Counters struct {
 	Replies            uint64    // from NAT backends to clients
 	ReplyBytes         uint64
 	ICMPErrors, Echoes uint64 // sent by the director itself
-	Unfinished         uint64 // checksums completed for the sender
 	FlowsNew           uint64
 	FlowsEnded         uint64
 	FlowsEvicted       uint64 // ended before their time, to make room
@@ -63,7 +62,6 @@ func (c *Counters) Add(o *Counters) {
 	c.ReplyBytes += o.ReplyBytes
 	c.ICMPErrors += o.ICMPErrors
 	c.Echoes += o.Echoes
-	c.Unfinished += o.Unfinished
 	c.FlowsNew += o.FlowsNew
 	c.FlowsEnded += o.FlowsEnded
 	c.FlowsEvicted += o.FlowsEvicted

@@ -87,8 +87,17 @@ func New(o Options) (*Engine, error) {
 }
 
 // Publish makes s the snapshot that every worker reads from its next poll on. Workers that sleep are not woken:
-// they read it when there is a packet to use it for.
-func (e *Engine) Publish(s *table.Snapshot) { e.snap.Store(s) }
+// they read it when there is a packet to use it for. It refuses a snapshot that has interfaces
+// on which some worker has no port, because frames for those could not leave.
+func (e *Engine) Publish(s *table.Snapshot) error {
+	for _, w := range e.workers {
+		if len(s.Ports) > len(w.tx) {
+			return fmt.Errorf("publish generation %d: the snapshot has %d interfaces, worker %d has ports on %d", s.Generation, len(s.Ports), w.id, len(w.tx))
+		}
+	}
+	e.snap.Store(s)
+	return nil
+}
 
 // Snapshot returns what was published last.
 func (e *Engine) Snapshot() *table.Snapshot { return e.snap.Load() }
@@ -104,6 +113,7 @@ func (e *Engine) Start() error {
 	}
 	ready := make(chan error, len(e.workers))
 	for _, w := range e.workers {
+		w.stop.Store(false)
 		e.wg.Go(func() { w.run(ready) })
 	}
 	e.running = true

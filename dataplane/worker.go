@@ -38,17 +38,19 @@ type worker struct {
 // newWorker allocates all that the worker will ever use.
 func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atomic.Pointer[table.Snapshot], start time.Time) (_ *worker, err error) {
 	w := &worker{id: id, cpu: o.CPU, ports: o.Ports, snap: snap, idle: eo.Idle, start: start, wakeFD: -1}
-	w.mem, w.hasher = o.Memory, h
-	w.assign(o)
-	w.realtime = eo.Realtime
-	w.sample = uint64(max(eo.FlowSample, 0))
-	w.events = newEventRing(max(eo.EventRing, 1))
-	w.limit.tokens = limiterBurst
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
 		}
 	}()
+	w.mem, w.hasher = o.Memory, h
+	if err := w.assign(o); err != nil {
+		return nil, fmt.Errorf("worker %d: %w", id, err)
+	}
+	w.realtime = eo.Realtime
+	w.sample = uint64(max(eo.FlowSample, 0))
+	w.events = newEventRing(max(eo.EventRing, 1))
+	w.limit.tokens = limiterBurst
 	if w.flows, err = flow.New(eo.Flows, h); err != nil {
 		return nil, fmt.Errorf("worker %d: %w", id, err)
 	}
@@ -73,7 +75,7 @@ func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atom
 }
 
 // assign finds the interface of each port and the port for each interface.
-func (w *worker) assign(o WorkerOptions) {
+func (w *worker) assign(o WorkerOptions) error {
 	for i, p := range o.Ports {
 		k := i
 		if o.Interfaces != nil {
@@ -87,6 +89,12 @@ func (w *worker) assign(o WorkerOptions) {
 			w.tx[k] = p
 		}
 	}
+	for k, p := range w.tx {
+		if p == nil {
+			return fmt.Errorf("no port on interface %d: what is to leave there could not be sent", k)
+		}
+	}
+	return nil
 }
 
 // run polls until stop is set. It pins its thread first; ready receives the result of that.

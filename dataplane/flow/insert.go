@@ -77,17 +77,11 @@ func (t *Table) displace(n uint64) bool {
 	for lane := range b.idx {
 		fp, i := b.lane(lane), b.idx[lane]
 		m := t.other(n, fp)
-		to := freeLane(&t.buckets[m])
-		if to < 0 {
+		// A guest stays: moved home while a reader looks there first and here second, it would be seen in neither place.
+		if b.guests()>>lane&1 != 0 || freeLane(&t.buckets[m]) < 0 {
 			continue
 		}
-		guest := b.guests()>>lane&1 != 0
-		// There first and then gone from here: a reader may see the flow twice, but never not at all.
-		if guest {
-			t.setLane(&t.buckets[m], to, fp, i)
-		} else {
-			t.linkGuest(n, m, fp, i)
-		}
+		t.linkGuest(n, m, fp, i) // there first, and then gone from here
 		t.unset(n, lane)
 		return true
 	}
@@ -176,13 +170,23 @@ func (t *Table) Delete(i uint32) {
 	if s := e.State(); s == StateNone || s == StateDead {
 		return
 	}
+	t.end(e)
+	t.unlinkAll(i)
+}
+
+// end records that a flow is over.
+func (t *Table) end(e *Entry) {
 	if len(t.ended) < cap(t.ended) {
 		t.ended = append(t.ended, *e)
 	}
+}
+
+// unlinkAll takes entry i out of the buckets that still hold it, and frees it if that succeeds.
+func (t *Table) unlinkAll(i uint32) {
+	e := &t.entries[i]
 	svc, be := t.snap.Former(e.Service, e.Backend)
-	p := proto(e)
-	if svc != nil {
-		t.unlink(t.hasher.Tuple(e.Client, svc.Addr, e.Ports, p), i)
+	if e.refs() > 0 && svc != nil {
+		t.unlink(t.hasher.Tuple(e.Client, svc.Addr, e.Ports, proto(e)), i)
 	}
 	if e.refs() > 0 && be != nil {
 		t.unlink(t.replyHash(e, be), i)
@@ -232,18 +236,21 @@ func (t *Table) evict(n uint64, now, keep uint32) bool {
 	return true
 }
 
-// clearLane ends the flow in a lane and makes sure the lane is free, also when the flow is
-// dead already or its hash can no longer be computed.
+// clearLane ends the flow in a lane. The lane is free then, also when the flow is dead already or
+// its hash can no longer be computed.
 func (t *Table) clearLane(n uint64, lane int) {
-	b := &t.buckets[n]
-	i := b.idx[lane]
-	t.Delete(i)
-	if b.lane(lane) == 0 || b.idx[lane] != i {
-		return
+	i := t.buckets[n].idx[lane]
+	e := &t.entries[i]
+	s := e.State()
+	if s != StateNone && s != StateDead {
+		t.end(e)
 	}
 	t.unset(n, lane)
-	if e := &t.entries[i]; e.refs() == 0 && e.State() == StateDead {
+	switch {
+	case e.refs() == 0:
 		t.release(i)
+	case s != StateDead: // a NAT flow's other lane
+		t.unlinkAll(i)
 	}
 }
 
@@ -270,14 +277,15 @@ const (
 )
 
 // Sweep looks for expired flows in the buckets that are due at time now, and deletes them: the
-// whole table in about eight seconds, larger ones more slowly, at most 64 buckets a millisecond and call.
+// whole table in about eight seconds, larger ones more slowly, at most 64 buckets for each millisecond since the last
+// call, and no more than for 100.
 func (t *Table) Sweep(now uint32) {
 	elapsed := now - t.swept
 	if elapsed == 0 {
 		return
 	}
 	t.swept = now
-	quota := min(uint32(len(t.buckets)/sweepCycle+1)*min(elapsed, 1000), maxSweep)
+	quota := min(uint32(len(t.buckets)/sweepCycle+1), maxSweep) * min(elapsed, 100)
 	for ; quota > 0 && len(t.ended)+lanes <= maxEnded/2; quota-- {
 		t.sweepBucket(uint64(t.hand), now)
 		t.hand = (t.hand + 1) & uint32(len(t.buckets)-1)

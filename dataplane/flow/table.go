@@ -177,8 +177,6 @@ func (t *Table) Use(s *table.Snapshot) { t.snap, t.timeouts = s, s.Timeouts }
 
 func (t *Table) home(h uint64) uint64 { return h >> t.shift & uint64(len(t.buckets)-1) }
 
-func (t *Table) bucket(h uint64) *bucket { return &t.buckets[t.home(h)] }
-
 // other returns the second bucket of a flow with this fingerprint in bucket n, and the first one if n is the second.
 func (t *Table) other(n, fp uint64) uint64 {
 	return n ^ (fp*0x9e3779b1>>8|1)&uint64(len(t.buckets)-1)
@@ -243,6 +241,22 @@ func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
 	entries := t.entries
 	for _, c := range out {
 		sink += entries[c].Client.B
+	}
+	if t.free == 0 && int(t.fresh) == len(entries) {
+		sink += t.touchVictims(hashes, out)
+	}
+	return sink
+}
+
+// touchVictims loads what Insert will look at when it has to make room for the flows that are not known.
+func (t *Table) touchVictims(hashes []uint64, found []uint32) (sink uint64) {
+	for i, h := range hashes {
+		if found[i] != 0 {
+			continue
+		}
+		for _, k := range &t.buckets[t.home(h)].idx {
+			sink += t.entries[k].Client.B
+		}
 	}
 	return sink
 }

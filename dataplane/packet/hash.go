@@ -23,7 +23,8 @@ func NewHasher(seed string) Hasher {
 }
 
 // Flow hashes the five-tuple of p in the direction in which it travels. All 64 bits are
-// usable: the flow table takes its bucket and fingerprint, Maglev its slot, from different ones.
+// usable: the flow table takes its bucket from the upper and its fingerprint from the lower ones, Maglev
+// its slot from the upper half.
 func (h *Hasher) Flow(p *Packet) uint64 { return h.Tuple(p.Src, p.Dst, p.Ports, p.Proto) }
 
 // Tuple hashes a five-tuple as Flow does.

@@ -35,6 +35,9 @@ func (a Addr) Is4() bool { return a.A == 0 && uint32(a.B) == v4Prefix }
 // V4 returns the IPv4 address's four bytes as a little-endian load.
 func (a Addr) V4() uint32 { return uint32(a.B >> 32) }
 
+// And keeps the bits of a that mask has.
+func (a Addr) And(mask Addr) Addr { return Addr{a.A & mask.A, a.B & mask.B} }
+
 // Put16 stores the 16 bytes of an IPv6 address.
 func (a Addr) Put16(b []byte) {
 	_ = b[15]

@@ -69,24 +69,37 @@ func (x *index) put(a packet.Addr, key uint32, slot int32) int32 {
 
 func (s *Snapshot) buildIndex() error {
 	s.index, s.vips, s.replies = newIndex(len(s.Services)), newIndex(len(s.Services)), newIndex(len(s.Backends))
+	s.makeLevels()
 	for i := range s.Services {
 		v := &s.Services[i]
 		if !v.Live {
 			continue
 		}
-		s.anyPort = s.anyPort || v.Port == 0
-		if other := s.index.put(v.Addr, cellKey(v.Port, v.Proto), int32(i)); other >= 0 {
+		services, vips := &s.index, &s.vips
+		if v.Bits != 0 {
+			l := s.level(v.Bits)
+			services, vips = &l.services, &l.vips
+		} else {
+			s.anyPort = s.anyPort || v.Port == 0
+		}
+		if other := services.put(v.Addr, cellKey(v.Port, v.Proto), int32(i)); other >= 0 {
 			return fmt.Errorf("snapshot: services %s and %s have the same address, port and protocol",
 				s.Services[other].Name, v.Name)
 		}
 		if len(v.Slots) > 0 {
-			s.vips.put(v.Addr, used, int32(i))
+			vips.put(v.Addr, used, int32(i))
 		}
 	}
 	for i := range s.Services {
-		if v := &s.Services[i]; v.Live {
-			s.vips.put(v.Addr, used, int32(i)) // keeps what the first pass put: a service that can answer
+		v := &s.Services[i]
+		if !v.Live {
+			continue
 		}
+		vips := &s.vips
+		if v.Bits != 0 {
+			vips = &s.level(v.Bits).vips
+		}
+		vips.put(v.Addr, used, int32(i)) // keeps what the first pass put: a service that can answer
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
@@ -104,17 +117,28 @@ func (s *Snapshot) buildIndex() error {
 	return nil
 }
 
-// Lookup returns the slot of the service for a packet to dst, or -1: the exact port first, then port 0.
+// Lookup returns the slot of the service for a packet to dst, or -1. A service of this one address comes before those
+// of prefixes, a longer prefix before a shorter one; among services of the same addresses the exact port comes before port 0.
 func (s *Snapshot) Lookup(dst packet.Addr, port uint16, proto uint8) int32 {
 	slot := s.index.get(dst, cellKey(port, proto))
 	if slot < 0 && s.anyPort {
 		slot = s.index.get(dst, cellKey(0, proto))
 	}
+	if slot < 0 && len(s.prefixes) > 0 {
+		slot = s.lookupPrefix(dst, port, proto)
+	}
 	return slot
 }
 
 // VIP returns the slot of some service on address a, or -1 when it is no VIP.
-func (s *Snapshot) VIP(a packet.Addr) int32 { return s.vips.get(a, used) }
+func (s *Snapshot) VIP(a packet.Addr) int32 {
+	slot := s.vips.get(a, used)
+	for i := 0; slot < 0 && i < len(s.prefixes); i++ {
+		l := &s.prefixes[i]
+		slot = l.vips.get(a.And(l.mask), used)
+	}
+	return slot
+}
 
 // Replies reports whether a packet from src and port may be a NAT backend's reply.
 func (s *Snapshot) Replies(src packet.Addr, port uint16, proto uint8) bool {

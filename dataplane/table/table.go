@@ -57,13 +57,23 @@ type Service struct {
 	Live      bool
 	Ref       Ref
 	Name      string
-	Addr      packet.Addr
+	Addr      packet.Addr // the VIP; of a prefix its first address
+	Bits      uint8       // of a prefix: how many of Addr's 128 bits all its VIPs share (IPv4's /n is 96+n); 0: Addr is the only VIP
 	V6        bool
 	Port      uint16 // 0: every port of the address
 	Proto     uint8
 	Mode      Mode
 	SloppyTCP bool // a TCP flow may start with any segment but a RST
 	Reject    bool // no backend left: answer with ICMP port unreachable instead of silence
+
+	BySource  bool        // new flows are spread by the masked client address alone, not by all of the tuple
+	Mask      packet.Addr // of the client address, where BySource or Persist is set
+	Persist   uint32      // milliseconds that a masked client address is remembered after its last new flow; 0: not at all
+	OnePacket bool        // UDP: no flows, each packet is decided on by itself (IPVS' one-packet scheduling)
+	QUIC      *QUIC       // UDP: connection IDs decide before anything else; nil: they do not
+
+	// New sets Singular: a flow entry found by client, service and ports alone does not settle where a packet goes.
+	Singular bool
 
 	// Slots is the Maglev table: each element indexes Members. Empty when no backend may
 	// take new flows. Members are Refs of backends. Both may be shared between snapshots and services.
@@ -86,6 +96,9 @@ type Backend struct {
 	Out      uint8
 	Eth      [12]byte    // Ethernet header of the next hop: destination MAC, then the egress interface's
 	TunSrc   packet.Addr // outer source address (TUN)
+	Encap    Encap       // what lies between outer and inner header (TUN)
+	EncapSum bool        // GUE: the outer UDP header has a checksum; GRE: the header has one
+	EncapTo  uint16      // GUE: destination port
 	MTU      uint16      // of the route to the backend, in bytes of IP packet
 
 	// New sets these, so that a worker need not work them out for each packet.
@@ -118,7 +131,9 @@ type Snapshot struct {
 	index   index // services by address, port, protocol
 	vips    index // VIPs, whatever the port
 	replies index // NAT backends by address, port, protocol
-	anyPort bool  // some service has port 0
+	anyPort bool  // some service of one address has port 0
+
+	prefixes []prefixes // services of more than one address, longest prefix first
 }
 
 // New checks s and builds its indices. It refuses what would make a worker fail: a member that
@@ -134,6 +149,7 @@ func New(s *Snapshot) (*Snapshot, error) {
 			return nil, err
 		}
 	}
+	s.Timeouts[TemplateTimeout] = s.longestPersistence()
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		if b.Live && b.Resolved && int(b.Out) >= len(s.Ports) {
@@ -151,7 +167,7 @@ func New(s *Snapshot) (*Snapshot, error) {
 	if err := s.buildIndex(); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.buildQUIC()
 }
 
 // derive sets what follows from a backend's other fields.
@@ -163,13 +179,9 @@ func (s *Snapshot) derive(b *Backend) {
 	}
 	switch v.Mode {
 	case TUN:
-		over := uint16(packet.IPv4Len)
-		if b.V6 {
-			over = packet.IPv6Len
-		}
-		b.Limit -= min(over, b.Limit)
+		b.Limit -= min(uint16(b.Overhead()), b.Limit)
 	case NAT:
-		b.Sums = v.Port != 0 || b.Port == 0
+		b.Sums = v.Bits == 0 && (v.Port != 0 || b.Port == 0)
 		b.AddrSum = change(packet.AddrSum(v.Addr), packet.AddrSum(b.Addr))
 		if b.Port != 0 {
 			b.PortSum = change(uint64(bits.ReverseBytes16(v.Port)), uint64(bits.ReverseBytes16(b.Port)))
@@ -190,6 +202,10 @@ func (s *Snapshot) checkService(i int) error {
 	if v.Ref.Slot() != i {
 		return fmt.Errorf("snapshot: service %s is in slot %d with ref %#x", v.Name, i, v.Ref)
 	}
+	if err := v.checkShape(); err != nil {
+		return err
+	}
+	v.Singular = v.Bits != 0 || v.OnePacket || v.QUIC != nil
 	for _, r := range v.Members {
 		if r.Slot() >= len(s.Backends) || !s.Backends[r.Slot()].Live || s.Backends[r.Slot()].Ref != r {
 			return fmt.Errorf("snapshot: service %s has member %#x, which is no live backend", v.Name, r)
