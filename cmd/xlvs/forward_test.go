@@ -244,8 +244,8 @@ func learnsPathMTU(t *testing.T, w *world, vip netip.Addr, limit int) {
 	}
 }
 
-// noSuperPackets makes the director's cable carry frames as a wire does. Generic XDP comes too late in the receive path to
-// refuse the super-packets of segmentation offload, which no chunk of packet memory can hold.
+// noSuperPackets makes the director's cable carry frames as a wire does. In generic mode veth hands over the super-packets of
+// the sender's segmentation offload, which fit into no chunk of packet memory; in native mode it segments them first.
 func noSuperPackets(l *testenv.Lab) error {
 	return l.Switch.SetFeatures("director-0", map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false})
 }

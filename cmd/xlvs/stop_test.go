@@ -16,12 +16,14 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/arp"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane/table"
 	"xlvs/testenv"
+	"xlvs/testenv/demo"
 )
 
 // TestStopLeavesNothing compares the director's host before and after a director has run there.
@@ -286,4 +288,30 @@ func TestVIPIsFoundBySolicitation(t *testing.T) {
 			fatal(t, w.Client.Netlink().NeighDel(n))
 		}
 	})
+}
+
+// TestVIPConflict has a real server claim a virtual address by gratuitous ARP, as a second director would.
+func TestVIPConflict(t *testing.T) {
+	w := start(t, setup{lab: testenv.Options{Modes: []table.Mode{table.DR}, Servers: 1}})
+	s := w.Server("dr1")
+	mac, err := s.MAC("eth0")
+	fatal(t, err)
+	vip := w.VIP(table.DR, false)
+	fatal(t, s.Do(func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		c, err := arp.Dial(eth0)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		claim, err := arp.NewPacket(arp.OperationRequest, mac, vip, make(net.HardwareAddr, 6), vip)
+		if err != nil {
+			return err
+		}
+		return c.WriteTo(claim, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	}))
+	w.await(t, "another station claims the address", func(e demo.Event) bool { return e.Event == "vip.conflict" && e.MAC == mac.String() })
 }

@@ -17,6 +17,7 @@ type Event struct {
 	Backend    string    `json:"backend"`
 	Reason     string    `json:"reason"`
 	Error      string    `json:"error"`
+	MAC        string    `json:"mac"`
 	Worker     int       `json:"worker"`
 	ClientPort uint16    `json:"client_port"`
 	Slots      int       `json:"slots"`
