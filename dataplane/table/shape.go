@@ -1,0 +1,197 @@
+package table
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"xlvs/dataplane/packet"
+)
+
+// MaxPrefixBits is how many bits the addresses of one service may differ in: flow entries keep 16 for it, so that
+// a service has at most 65,536 addresses.
+const MaxPrefixBits = 16
+
+// TemplateTimeout is the index in Timeouts of the longest Persist of any service, which New sets: after it
+// a flow table clears a client's template away. It is flow.StateTemplate.
+const TemplateTimeout = 13
+
+// MaskBits returns the mask whose first n bits of 128 are set. For an IPv4 prefix of length l, n is 96+l.
+func MaskBits(n int) packet.Addr {
+	var b [16]byte
+	for i := range b {
+		b[i] = byte(uint(0xff00) >> min(max(n-8*i, 0), 8))
+	}
+	return packet.Addr16(b[:])
+}
+
+// Offset tells the addresses of a service apart: 0 for its only one. What it returns has a meaning for At alone.
+func (v *Service) Offset(dst packet.Addr) uint16 { return uint16((dst.B ^ v.Addr.B) >> 48) }
+
+// At returns the address with an offset.
+func (v *Service) At(offset uint16) packet.Addr {
+	return packet.Addr{A: v.Addr.A, B: v.Addr.B ^ uint64(offset)<<48}
+}
+
+// Masked returns what of a client's address the service goes by.
+func (v *Service) Masked(client packet.Addr) packet.Addr { return client.And(v.Mask) }
+
+func (v *Service) checkShape() error {
+	if v.Bits != 0 && (v.Bits < 128-MaxPrefixBits || v.Bits > 128) {
+		return fmt.Errorf("snapshot: service %s is on a prefix of %d bits; %d to 128 are possible", v.Name, v.Bits, 128-MaxPrefixBits)
+	}
+	if v.Bits != 0 && v.Addr.And(MaskBits(int(v.Bits))) != v.Addr {
+		return fmt.Errorf("snapshot: service %s: %s is not the first address of its prefix", v.Name, v.Addr.Netip())
+	}
+	if v.Proto != packet.ProtoUDP && (v.OnePacket || v.QUIC != nil) {
+		return fmt.Errorf("snapshot: service %s: one-packet scheduling and QUIC are for UDP", v.Name)
+	}
+	if v.OnePacket && v.Mode == NAT {
+		return fmt.Errorf("snapshot: service %s: without flows the replies of NAT find no way back", v.Name)
+	}
+	return nil
+}
+
+func (s *Snapshot) longestPersistence() (most uint32) {
+	for i := range s.Services {
+		most = max(most, s.Services[i].Persist)
+	}
+	return most
+}
+
+// prefixes are the services whose prefixes have one length.
+type prefixes struct {
+	bits     uint8
+	mask     packet.Addr
+	services index // by first address, port, protocol
+	vips     index // by first address
+}
+
+// makeLevels makes an empty index for each length that occurs, the longest first.
+func (s *Snapshot) makeLevels() {
+	count := map[uint8]int{}
+	for i := range s.Services {
+		if v := &s.Services[i]; v.Live && v.Bits != 0 {
+			count[v.Bits]++
+		}
+	}
+	for bits, n := range count {
+		s.prefixes = append(s.prefixes, prefixes{bits, MaskBits(int(bits)), newIndex(n), newIndex(n)})
+	}
+	slices.SortFunc(s.prefixes, func(a, b prefixes) int { return int(b.bits) - int(a.bits) })
+}
+
+func (s *Snapshot) level(bits uint8) *prefixes {
+	for i := range s.prefixes {
+		if s.prefixes[i].bits == bits {
+			return &s.prefixes[i]
+		}
+	}
+	return nil
+}
+
+func (s *Snapshot) lookupPrefix(dst packet.Addr, port uint16, proto uint8) int32 {
+	for i := range s.prefixes {
+		l := &s.prefixes[i]
+		first := dst.And(l.mask)
+		slot := l.services.get(first, cellKey(port, proto))
+		if slot < 0 {
+			slot = l.services.get(first, cellKey(0, proto))
+		}
+		if slot >= 0 {
+			return slot
+		}
+	}
+	return -1
+}
+
+// Encap is how TUN puts a packet into another.
+type Encap uint8
+
+// The encapsulations.
+const (
+	IPIP Encap = iota // nothing between the IP headers (RFC 2003, RFC 2473, RFC 4213)
+	GUE               // a UDP and a GUE header of variant 0 (draft-ietf-intarea-gue)
+	GRE               // a GRE header without key and sequence number (RFC 2784)
+)
+
+func (e Encap) String() string { return [...]string{"ipip", "gue", "gre"}[e] }
+
+// Lengths of what GUE and GRE put before the inner packet.
+const (
+	GUELen    = 4
+	GRELen    = 4
+	GRESumLen = 4 // more, with a checksum
+)
+
+// Overhead returns how many bytes TUN adds to a packet for this backend.
+func (b *Backend) Overhead() int {
+	n := packet.IPv4Len
+	if b.V6 {
+		n = packet.IPv6Len
+	}
+	switch b.Encap {
+	case GUE:
+		n += packet.UDPLen + GUELen
+	case GRE:
+		n += GRELen
+		if b.EncapSum {
+			n += GRESumLen
+		}
+	}
+	return n
+}
+
+// QUIC says how to read connection IDs that servers made as draft-ietf-quic-load-balancers has it, unencrypted:
+//
+//	config rotation(3 bits) length or random(5 bits) | server ID | nonce …
+type QUIC struct {
+	Config  uint8 // config rotation codepoint, 0 to 6
+	Len     uint8 // bytes of a server ID, 1 to 15
+	Servers []QUICServer
+
+	index index
+}
+
+// A QUICServer is a backend with the server ID that it puts into its connection IDs; further bytes are 0.
+type QUICServer struct {
+	ID      [16]byte
+	Backend Ref
+}
+
+const quicLongHeader = 0x80 // first bit of a packet, RFC 9000, 17
+
+func (s *Snapshot) buildQUIC() error {
+	for i := range s.Services {
+		v := &s.Services[i]
+		if !v.Live || v.QUIC == nil {
+			continue
+		}
+		q := *v.QUIC
+		if q.Config > 6 || q.Len < 1 || q.Len > 15 {
+			return fmt.Errorf("snapshot: service %s: QUIC config %d (0 to 6) with server IDs of %d bytes (1 to 15)", v.Name, q.Config, q.Len)
+		}
+		q.index = newIndex(len(q.Servers))
+		for _, server := range q.Servers {
+			if b := s.Backend(server.Backend); b == nil || b.Service != v.Ref {
+				return fmt.Errorf("snapshot: service %s has a QUIC server ID for %#x, which is no backend of it", v.Name, server.Backend)
+			}
+			if other := q.index.put(packet.Addr16(server.ID[:]), used, int32(server.Backend.Slot())); other >= 0 {
+				return fmt.Errorf("snapshot: service %s has server ID % x twice", v.Name, server.ID[:q.Len])
+			}
+		}
+		v.QUIC = &q
+	}
+	return nil
+}
+
+// Server returns the slot of the backend that the connection ID of UDP payload b names. It is -1 for a packet with a long
+// header, whose connection ID may still be the client's own choice, for one that is too short, and for an unknown server.
+func (q *QUIC) Server(b []byte) int32 {
+	if len(b) < 2+int(q.Len) || b[0]&quicLongHeader != 0 || b[1]>>5 != q.Config {
+		return -1
+	}
+	var id [16]byte
+	copy(id[:q.Len], b[2:])
+	return q.index.get(packet.Addr{A: binary.LittleEndian.Uint64(id[:]), B: binary.LittleEndian.Uint64(id[8:])}, used)
+}
