@@ -19,7 +19,7 @@ func victim(t *Table, n uint64, now, keep uint32) uint32 {
 		}
 		e := &t.entries[i]
 		c := 0
-		if e.State().HalfOpen() {
+		if e.State().HalfOpen() || e.State() == StateUDP && e.Packets <= 1 || e.State() == StateTemplate {
 			c = 1
 		}
 		if t.Expired(e, now) {
@@ -69,10 +69,10 @@ func TestEvictionOrder(t *testing.T) {
 				t.Fatal("no room")
 			}
 			ended := tab.Ended()
-			if len(ended) != 1 || !ended[0].sameKey(&Key{e.Client, e.Service, e.Ports}) {
+			if len(ended) != 1 || !ended[0].sameKey(&Key{e.Client, e.Service, e.Ports, e.VIP()}) {
 				t.Fatalf("%d flows were evicted, %+v instead of %+v", len(ended), ended, e)
 			}
-			delete(m.live, Key{e.Client, e.Service, e.Ports})
+			delete(m.live, Key{e.Client, e.Service, e.Ports, e.VIP()})
 			m.live[k] = &modelFlow{hash: hash, be: m.snap.Backends[0].Ref, state: StateSynRecv, seen: m.now}
 		}
 		m.check()

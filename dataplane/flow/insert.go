@@ -25,7 +25,7 @@ func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now ui
 	put32((*uint32)(&e.Service), uint32(k.Service))
 	put32((*uint32)(&e.Ports), uint32(k.Ports))
 	put32((*uint32)(&e.Backend), uint32(be))
-	put64(&e.l2, 0)
+	put64(&e.l2, uint64(k.VIP)<<48)
 	put32(&e.meta, uint32(s)|uint32(in)<<8)
 	e.LastSeen, e.Created, e.Bytes, e.Packets = now, now, 0, 0
 	atomic.StoreUint32(&e.seq, e.seq+1)
@@ -186,7 +186,7 @@ func (t *Table) unlinkAll(i uint32) {
 	e := &t.entries[i]
 	svc, be := t.snap.Former(e.Service, e.Backend)
 	if e.refs() > 0 && svc != nil {
-		t.unlink(t.hasher.Tuple(e.Client, svc.Addr, e.Ports, proto(e)), i)
+		t.unlink(t.hasher.Tuple(e.Client, svc.At(e.VIP()), e.Ports, proto(e)), i)
 	}
 	if e.refs() > 0 && be != nil {
 		t.unlink(t.replyHash(e, be), i)
@@ -219,7 +219,7 @@ func (t *Table) evict(n uint64, now, keep uint32) bool {
 		switch s := e.State(); {
 		case s == StateDead || s == StateNone || t.Expired(e, now):
 			score |= 2 << 32
-		case s.HalfOpen():
+		case expendable(e):
 			score |= 1 << 32
 		}
 		if score > best {
@@ -234,6 +234,14 @@ func (t *Table) evict(n uint64, now, keep uint32) bool {
 	}
 	t.clearLane(n, victim)
 	return true
+}
+
+// expendable reports whether a flow goes before others when room is needed: what anybody can make without an answer from
+// a server. That is a handshake which is not over, a datagram that no second one followed, and a client's
+// template, without which Maglev nearly always picks the same backend again.
+func expendable(e *Entry) bool {
+	s := e.State()
+	return s.HalfOpen() || s == StateTemplate || s == StateUDP && e.Packets <= 1
 }
 
 // clearLane ends the flow in a lane. The lane is free then, also when the flow is dead already or

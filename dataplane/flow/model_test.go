@@ -126,7 +126,7 @@ func (m *model) insert(svc, client, backend int, s State) {
 // reap takes the ended flows out of the map: each must have been in it, and have had a reason to end.
 func (m *model) reap(evicted bool) {
 	for _, e := range m.table.Ended() {
-		k := Key{e.Client, e.Service, e.Ports}
+		k := Key{e.Client, e.Service, e.Ports, e.VIP()}
 		f := m.live[k]
 		if f == nil {
 			m.Fatalf("a flow ended that was not open: %+v", e)

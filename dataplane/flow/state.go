@@ -9,7 +9,8 @@ import (
 type State uint8
 
 // The states of net/netfilter/ipvs/ip_vs_proto_tcp.c. StateNone marks an entry that is not
-// in use, StateDead one that is over but still named by a bucket.
+// in use, StateDead one that is over but still named by a bucket, StateTemplate one that is no flow but remembers
+// where the flows of a client go (persistence).
 const (
 	StateNone State = iota
 	StateEstablished
@@ -24,11 +25,12 @@ const (
 	StateSynAck
 	StateUDP
 	StateDead
+	StateTemplate
 	numStates
 )
 
 var stateNames = [numStates]string{"none", "established", "syn_sent", "syn_recv", "fin_wait", "time_wait",
-	"close", "close_wait", "last_ack", "listen", "synack", "udp", "dead"}
+	"close", "close_wait", "last_ack", "listen", "synack", "udp", "dead", "template"}
 
 func (s State) String() string {
 	if s < numStates {

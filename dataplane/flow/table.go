@@ -45,8 +45,11 @@ type Entry struct {
 	Bytes    uint64
 	Packets  uint32
 	seq      uint32
-	l2       uint64 // MAC address that the client's packets come from
+	l2       uint64 // MAC address that the client's packets come from; above it Key.VIP
 }
+
+// VIP tells which of its service's addresses the flow is to: see table.Service.At.
+func (e *Entry) VIP() uint16 { return uint16(e.l2 >> 48) }
 
 // State returns the flow's state.
 func (e *Entry) State() State { return State(e.meta) }
@@ -79,9 +82,11 @@ func (e *Entry) MAC() (m table.MAC) {
 	return m
 }
 
+const macBits = 1<<48 - 1
+
 // SetHop sets what a reply needs to find its way: the port that frame b, a client's, came in on, and its source MAC.
 func (e *Entry) SetHop(in uint8, b []byte) {
-	l2 := binary.LittleEndian.Uint64(b[6:]) & (1<<48 - 1)
+	l2 := binary.LittleEndian.Uint64(b[6:])&macBits | e.l2&^macBits
 	if l2 != e.l2 {
 		atomic.StoreUint64(&e.l2, l2)
 	}
@@ -93,7 +98,7 @@ func (e *Entry) SetHop(in uint8, b []byte) {
 func (e *Entry) refs() uint8  { return uint8(e.meta >> 16) }
 func (e *Entry) addRef(n int) { e.meta += uint32(n) << 16 }
 func (e *Entry) sameKey(k *Key) bool {
-	return e.Client == k.Client && e.Service == k.Service && e.Ports == k.Ports
+	return e.Client == k.Client && e.Service == k.Service && e.Ports == k.Ports && e.VIP() == k.VIP
 }
 
 // Key identifies a flow in the client's direction.
@@ -101,6 +106,7 @@ type Key struct {
 	Client  packet.Addr
 	Service table.Ref
 	Ports   packet.Ports
+	VIP     uint16 // table.Service.Offset of the destination: 0 unless the service has more than one address
 }
 
 // A Table is the flow table of one worker.
@@ -341,8 +347,11 @@ func (t *Table) replyHash(e *Entry, be *table.Backend) uint64 {
 }
 
 func proto(e *Entry) uint8 {
-	if e.State() == StateUDP {
+	switch e.State() {
+	case StateUDP:
 		return packet.ProtoUDP
+	case StateTemplate:
+		return templateProto
 	}
 	return packet.ProtoTCP
 }

@@ -1,0 +1,43 @@
+package flow
+
+import (
+	"math/bits"
+	"sync/atomic"
+
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// templateProto stands for the protocol in the hash of a template, so that no packet's hash is the same.
+const templateProto = 0
+
+// TemplateKey is what remembers where new flows of a masked client address go (IPVS' connection template, which has the
+// client's port 0). hash is what to call Find and Insert with.
+func (t *Table) TemplateKey(v *table.Service, client packet.Addr) (k Key, hash uint64) {
+	k = Key{Client: v.Masked(client), Service: v.Ref}
+	return k, t.hasher.Tuple(k.Client, v.Addr, 0, templateProto)
+}
+
+// PeekTemplate finds a template in a table that another worker owns, and copies it.
+func (t *Table) PeekTemplate(h uint64, k *Key, out *Entry) bool {
+	n := t.home(h)
+	b := &t.buckets[n]
+	if t.peekTemplateIn(b, h, k, out) {
+		return true
+	}
+	return atomic.LoadUint64(&b.fp[2])>>32&0xffff != 0 && t.peekTemplateIn(&t.buckets[t.other(n, fingerprint(h))], h, k, out)
+}
+
+func (t *Table) peekTemplateIn(b *bucket, h uint64, k *Key, out *Entry) bool {
+	pat := pattern(h)
+	for w := range b.fp {
+		word := atomic.LoadUint64(&b.fp[w])
+		for m := match(word, pat) & usedLanes[w]; m != 0; m &= m - 1 {
+			i := atomic.LoadUint32(&b.idx[w*4+bits.TrailingZeros64(m)>>4])
+			if t.Peek(i, out) && out.sameKey(k) && out.State() == StateTemplate {
+				return true
+			}
+		}
+	}
+	return false
+}
