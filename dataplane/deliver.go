@@ -74,8 +74,8 @@ func steady(s flow.State, flags uint8) bool {
 	return s == flow.StateEstablished && flags&leaves == 0 || s == flow.StateUDP
 }
 
-// remember makes the packet's service the last one. A packet to no service leaves none, and a
-// Ref that no entry in use has.
+// remember makes the packet's service the last one. A packet to no service, or to one whose packets an entry alone does
+// not settle, leaves none, and a Ref that no entry in use has.
 func (p *pipeline) remember(pkt *packet.Packet) {
 	slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
 	if slot < 0 {
@@ -83,6 +83,10 @@ func (p *pipeline) remember(pkt *packet.Packet) {
 		return
 	}
 	svc := &p.snap.Services[slot]
+	if svc.Singular {
+		p.last = lastService{ref: noService}
+		return
+	}
 	p.last = lastService{addr: pkt.Dst, key: uint32(pkt.Ports>>16) | uint32(pkt.Proto)<<16, ref: svc.Ref, mode: svc.Mode}
 }
 

@@ -75,25 +75,9 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
 		return
 	}
-	key := flow.Key{Client: pkt.Src, Service: svc.Ref, Ports: pkt.Ports}
-	idx := p.cand[i]
-	if idx == 0 || !p.flows.Holds(idx, &key) {
-		idx = p.flows.Find(p.hash[i], &key) // a second look: an earlier packet of the burst may have opened it
-	}
-	var be *table.Backend
-	if idx != 0 {
-		be, idx = p.follow(svc, idx, i)
-		p.noteBackend(be, FlowHit)
-	}
-	if idx == 0 {
-		var why Reason
-		if be, idx, why = p.open(svc, &key, in, i); be == nil {
-			p.noteBackend(nil, FlowNone)
-			p.refuse(svc, why, in, i, f)
-			return
-		}
-	} else if be == nil {
-		p.drop(f, DropBackendGone, in, i, noError)
+	be, idx, why := p.route(svc, in, i, f)
+	if be == nil {
+		p.refuse(svc, why, in, i, f)
 		return
 	}
 	if !be.Resolved {
@@ -110,6 +94,37 @@ func (p *pipeline) transport(in, i int, f Frame) {
 	}
 	p.noteAction(ActionForward)
 	p.forward(svc.Mode, be, idx, in, i, f)
+}
+
+// route finds the backend that packet i goes to, and its flow, 0 if it has none. Without a backend it says why.
+func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend, uint32, Reason) {
+	if svc.OnePacket {
+		be := p.choose(svc, in, i)
+		p.noteBackend(be, FlowNone)
+		return be, 0, DropNoBackend
+	}
+	key := p.key(svc, i)
+	idx := p.cand[i]
+	if idx == 0 || !p.flows.Holds(idx, &key) {
+		idx = p.flows.Find(p.hash[i], &key) // a second look: an earlier packet of the burst may have opened it
+	}
+	var named *table.Backend
+	if svc.QUIC != nil {
+		named = p.identified(svc, i, f)
+	}
+	if idx != 0 {
+		var be *table.Backend
+		be, idx = p.follow(svc, named, idx, i)
+		p.noteBackend(be, FlowHit)
+		if idx != 0 {
+			return be, idx, DropBackendGone
+		}
+	}
+	be, idx, why := p.open(svc, &key, named, in, i)
+	if be == nil {
+		p.noteBackend(nil, FlowNone)
+	}
+	return be, idx, why
 }
 
 // forward rewrites packet i for its backend and sends it. idx is its flow, 0 if it has none.
@@ -176,13 +191,15 @@ func (p *pipeline) advance(e *flow.Entry, be *table.Backend, s flow.State) {
 
 // follow returns the backend of flow idx. Index 0 says that the packet is to open a flow afresh: a SYN
 // that reuses the ports of a flow which is over (IPVS' conn_reuse_mode), or whose backend is
-// down or gone; UDP leaves such a backend at once. A nil backend with an index means: gone, and nothing can be done.
-func (p *pipeline) follow(svc *table.Service, idx uint32, i int) (*table.Backend, uint32) {
+// down or gone; UDP leaves such a backend at once, and one that its packet does not name, where it names any. A nil
+// backend with an index means: gone, and nothing can be done.
+func (p *pipeline) follow(svc *table.Service, named *table.Backend, idx uint32, i int) (*table.Backend, uint32) {
 	e := p.flows.At(idx)
 	be := p.snap.Backend(e.Backend)
 	s := e.State()
 	syn := p.pkt[i].TCPFlags&(packet.FlagSYN|packet.FlagACK|packet.FlagRST) == packet.FlagSYN
 	switch {
+	case named != nil && named != be:
 	case be != nil && be.Up:
 		if !syn || s == flow.StateEstablished || s.HalfOpen() {
 			return be, idx
@@ -198,8 +215,8 @@ func (p *pipeline) follow(svc *table.Service, idx uint32, i int) (*table.Backend
 	return nil, 0
 }
 
-// open picks a backend for a new flow and remembers it. Without a backend it says why.
-func (p *pipeline) open(svc *table.Service, key *flow.Key, in, i int) (*table.Backend, uint32, Reason) {
+// open picks a backend for a new flow, unless its packet names one, and remembers it. Without a backend it says why.
+func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in, i int) (*table.Backend, uint32, Reason) {
 	pkt := &p.pkt[i]
 	s := flow.StateUDP
 	if pkt.Kind == packet.KindTCP {
@@ -211,7 +228,9 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, in, i int) (*table.Ba
 			return nil, 0, DropNoFlow
 		}
 	}
-	be := p.snap.Pick(svc, p.hash[i])
+	if be == nil {
+		be = p.choose(svc, in, i)
+	}
 	if be == nil {
 		return nil, 0, DropNoBackend
 	}
@@ -285,7 +304,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	p.count.Replies++
 	p.count.ReplyBytes += uint64(size)
 	eth := table.Eth(e.MAC(), out.MAC)
-	rewrite.NATReply(b, pkt, svc.Addr, e.Ports.Dst(), &eth)
+	rewrite.NATReply(b, pkt, svc.At(e.VIP()), e.Ports.Dst(), &eth)
 	p.send(int(e.In()), f)
 }
 
@@ -314,6 +333,9 @@ func (p *pipeline) settle() {
 	ended := p.flows.Ended()
 	for k := range ended {
 		e := &ended[k]
+		if e.State() == flow.StateTemplate {
+			continue
+		}
 		bc := &p.backends[e.Backend.Slot()]
 		if e.State().Active() {
 			bc.Active--
@@ -337,7 +359,7 @@ func (p *pipeline) flowHash(e *flow.Entry) uint64 {
 	if svc == nil {
 		return 0
 	}
-	return p.hasher.Tuple(e.Client, svc.Addr, e.Ports, svc.Proto)
+	return p.hasher.Tuple(e.Client, svc.At(e.VIP()), e.Ports, svc.Proto)
 }
 
 func (p *pipeline) emit(k EventKind, e *flow.Entry, h uint64) {

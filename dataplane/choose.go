@@ -1,0 +1,79 @@
+package dataplane
+
+import (
+	"xlvs/dataplane/flow"
+	"xlvs/dataplane/packet"
+	"xlvs/dataplane/table"
+)
+
+// key identifies the flow of packet i, which is for svc.
+func (p *pipeline) key(svc *table.Service, i int) flow.Key {
+	pkt := &p.pkt[i]
+	return flow.Key{Client: pkt.Src, Service: svc.Ref, Ports: pkt.Ports, VIP: svc.Offset(pkt.Dst)}
+}
+
+// choose picks the backend of a new flow, nil if there is none for it.
+func (p *pipeline) choose(svc *table.Service, in, i int) *table.Backend {
+	switch {
+	case svc.Persist != 0:
+		return p.persistent(svc, in, i)
+	case svc.BySource:
+		return p.snap.Pick(svc, p.sourceHash(svc, i))
+	}
+	return p.snap.Pick(svc, p.hash[i])
+}
+
+// sourceHash depends on the masked client address alone, so that services with the same backends and table size agree.
+func (p *pipeline) sourceHash(svc *table.Service, i int) uint64 {
+	return p.hasher.Tuple(svc.Masked(p.pkt[i].Src), packet.Addr{}, 0, 0)
+}
+
+// persistent picks the backend that other flows of the masked client address went to within the service's time
+// (ip_vs_sched_persist), this worker's flows or another's; where nothing is remembered, the one that the address hashes
+// to. A backend that is down or gone is not held on to; one of weight 0 is, as in IPVS without expire_quiescent_template.
+func (p *pipeline) persistent(svc *table.Service, in, i int) *table.Backend {
+	key, h := p.flows.TemplateKey(svc, p.pkt[i].Src)
+	if idx := p.flows.Find(h, &key); idx != 0 {
+		e := p.flows.At(idx)
+		if be := p.remembered(svc, e); be != nil {
+			e.LastSeen = p.now
+			e.Packets++
+			return be
+		}
+		p.flows.Delete(idx)
+	}
+	var be *table.Backend
+	for k := 0; be == nil && k < len(p.peers); k++ {
+		if p.peers[k].PeekTemplate(h, &key, &p.seen) {
+			be = p.remembered(svc, &p.seen)
+		}
+	}
+	if be == nil {
+		be = p.snap.Pick(svc, p.sourceHash(svc, i))
+	}
+	if be != nil {
+		p.flows.Insert(h, &key, be.Ref, flow.StateTemplate, uint8(in), p.now)
+	}
+	return be
+}
+
+// remembered returns a template's backend if it may still be used.
+func (p *pipeline) remembered(svc *table.Service, e *flow.Entry) *table.Backend {
+	be := p.snap.Backend(e.Backend)
+	if be == nil || !be.Up || int32(p.now-e.LastSeen) > int32(svc.Persist) {
+		return nil
+	}
+	return be
+}
+
+// identified returns the backend that the connection ID of packet i names, whatever flow the packet belongs to: a QUIC
+// client keeps its server when its address or port changes. It is nil where the connection ID says nothing.
+func (p *pipeline) identified(svc *table.Service, i int, f Frame) *table.Backend {
+	pkt := &p.pkt[i]
+	b := p.mem.Bytes(f)
+	slot := svc.QUIC.Server(b[int(pkt.L4)+packet.UDPLen : pkt.End])
+	if slot < 0 || !p.snap.Backends[slot].Up {
+		return nil
+	}
+	return &p.snap.Backends[slot]
+}
