@@ -260,8 +260,11 @@ func (t *Table) touchVictims(hashes []uint64, found []uint32) (sink uint64) {
 		if found[i] != 0 {
 			continue
 		}
-		for _, k := range &t.buckets[t.home(h)].idx {
-			sink += t.entries[k].Client.B
+		b := &t.buckets[t.home(h)]
+		for lane, k := range &b.idx {
+			if b.lane(lane) != 0 {
+				sink += t.entries[k].Client.B
+			}
 		}
 	}
 	return sink
