@@ -88,7 +88,7 @@ const (
 	TCPLen   = 20
 	UDPLen   = 8
 	ICMPLen  = 8
-	MaxL2Len = EthLen + VLANLen
+	MaxL2Len = EthLen + 2*VLANLen // with an 802.1ad and an 802.1Q tag
 
 	EtherIPv4 = 0x0800
 	EtherIPv6 = 0x86dd
@@ -135,7 +135,7 @@ type Packet struct {
 	Ports    Ports
 	L4       uint16 // start of the transport header
 	End      uint16 // end of the IP packet: what follows is padding
-	L3       uint8  // start of the IP header: 14, or 18 with a VLAN tag
+	L3       uint8  // start of the IP header: 14, and 4 more for each of at most two VLAN tags
 	Proto    uint8  // protocol after any extension headers
 	TCPFlags uint8  // 0 for UDP
 	Kind     Kind
@@ -204,9 +204,10 @@ const (
 	fragmented = 0xff3f   // MF and the fragment offset, loaded little-endian
 )
 
-// parseShort reads what is too short for TCP over IPv4.
+// parseShort reads what is too short for TCP over IPv4. The last fragment of a datagram can be a byte
+// long, and not every link pads.
 func (h *Hasher) parseShort(b []byte, p *Packet) uint64 {
-	if len(b) < EthLen+IPv4Len+UDPLen {
+	if len(b) < EthLen+IPv4Len {
 		p.Kind = shortKind(b)
 		return 0
 	}
@@ -240,20 +241,23 @@ func shortKind(b []byte) Kind {
 	return KindNotIP
 }
 
+// parseTagged reads a frame with one VLAN tag or two (QinQ). A third makes it another's.
 func parseTagged(b []byte, p *Packet) {
 	p.Kind = KindNotIP
-	switch binary.BigEndian.Uint16(b[12:]) {
-	case EtherVLAN, EtherQinQ:
-	default:
-		return
-	}
-	switch binary.BigEndian.Uint16(b[16:]) {
-	case EtherIPv4:
-		parse4(b, MaxL2Len, p)
-	case EtherIPv6:
-		parse6(b, MaxL2Len, p)
+	for l3 := EthLen; isTag(binary.BigEndian.Uint16(b[l3-2:])) && l3 < MaxL2Len; {
+		l3 += VLANLen // b is long enough for the shortest packet without a tag, and so for the type behind two
+		switch binary.BigEndian.Uint16(b[l3-2:]) {
+		case EtherIPv4:
+			parse4(b, l3, p)
+			return
+		case EtherIPv6:
+			parse6(b, l3, p)
+			return
+		}
 	}
 }
+
+func isTag(etherType uint16) bool { return etherType == EtherVLAN || etherType == EtherQinQ }
 
 func parse4(b []byte, l3 int, p *Packet) {
 	p.Kind = KindMalformed
@@ -266,7 +270,7 @@ func parse4(b []byte, l3 int, p *Packet) {
 	if h[0]>>4 != 4 || ihl < IPv4Len || end > len(b) || end < l3+ihl {
 		return
 	}
-	p.L3, p.V6 = uint8(l3), false
+	p.L3, p.V6, p.Unfinished = uint8(l3), false, false
 	p.L4, p.End = uint16(l3+ihl), uint16(end)
 	p.Src = Addr4(binary.LittleEndian.Uint32(h[12:]))
 	p.Dst = Addr4(binary.LittleEndian.Uint32(h[16:]))
@@ -288,7 +292,7 @@ func parse6(b []byte, l3 int, p *Packet) {
 	if h[0]>>4 != 6 || end > len(b) {
 		return
 	}
-	p.L3, p.V6 = uint8(l3), true
+	p.L3, p.V6, p.Unfinished = uint8(l3), true, false
 	p.L4, p.End = uint16(l3+IPv6Len), uint16(end)
 	p.Src = Addr16(h[8:])
 	p.Dst = Addr16(h[24:])

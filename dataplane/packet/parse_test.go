@@ -83,7 +83,9 @@ func TestParse(t *testing.T) {
 		{name: "VLAN, IPv4", f: with(tcp4, vlan), kind: packet.KindTCP, l3: 18, l4: 38},
 		{name: "VLAN, IPv6", f: with(udp6, vlan), kind: packet.KindUDP, l3: 18, l4: 58},
 		{name: "service tag alone", f: set(with(tcp4, vlan), 12, 0x88, 0xa8), kind: packet.KindTCP, l3: 18, l4: 38},
-		{name: "two tags", f: insert(with(tcp4, vlan), 12, 0x88, 0xa8, 0, 7), kind: packet.KindNotIP},
+		{name: "two tags", f: insert(with(tcp4, vlan), 12, 0x88, 0xa8, 0, 7), kind: packet.KindTCP, l3: 22, l4: 42},
+		{name: "two tags, IPv6", f: insert(with(udp6, vlan), 12, 0x81, 0, 0, 7), kind: packet.KindUDP, l3: 22, l4: 62},
+		{name: "three tags", f: insert(insert(with(tcp4, vlan), 12, 0x88, 0xa8, 0, 7), 12, 0x88, 0xa8, 0, 7), kind: packet.KindNotIP},
 		{name: "options", f: with(tcp4, options), kind: packet.KindTCP, l3: 14, l4: 46},
 		{name: "options, padded", f: with(tcp4, func(s *frametest.Spec) { options(s); s.Pad = 9 }), kind: packet.KindTCP, l3: 14, l4: 46, trim: 9},
 		{name: "padded", f: with(udp4, func(s *frametest.Spec) { s.Pad = 13 }), kind: packet.KindUDP, l3: 14, l4: 34, trim: 13},
@@ -170,7 +172,7 @@ func invariants(t interface{ Fatalf(string, ...any) }, f []byte, p *packet.Packe
 	}
 	head := map[packet.Kind]int{packet.KindTCP: 20, packet.KindUDP: 8, packet.KindICMP: 8}[p.Kind]
 	ip := map[bool]int{false: 20, true: 40}[p.V6]
-	if p.L3 != 14 && p.L3 != 18 || int(p.L4) < int(p.L3)+ip || int(p.L4)+head > int(p.End) || int(p.End) > len(f) || p.L4Len() < head {
+	if p.L3 != 14 && p.L3 != 18 && p.L3 != 22 || int(p.L4) < int(p.L3)+ip || int(p.L4)+head > int(p.End) || int(p.End) > len(f) || p.L4Len() < head {
 		t.Fatalf("L3 %d L4 %d end %d in a frame of %d bytes, kind %d", p.L3, p.L4, p.End, len(f), p.Kind)
 	}
 	if p.V6 == p.Src.Is4() || p.V6 == p.Dst.Is4() {

@@ -8,21 +8,16 @@ import (
 	"xlvs/dataplane/table"
 )
 
-// TunOverhead returns how many bytes the outer header to be takes.
-func TunOverhead(be *table.Backend) int {
-	if be.V6 {
-		return packet.IPv6Len
-	}
-	return packet.IPv4Len
-}
+// TunOverhead returns how many bytes the outer headers to be take.
+func TunOverhead(be *table.Backend) int { return be.Overhead() }
 
-// TUN wraps the packet for the backend in an outer IPv4 (RFC 2003, RFC 4213) or IPv6 header (RFC 2473).
-// chunk is the frame's whole chunk, off where the frame starts in it: the outer header goes into the
-// headroom, which must hold TunOverhead bytes. It returns where the frame starts and how long it is
-// now, any padding cut off. hash gives IPv6 its flow label and IPv4 its identification.
+// TUN wraps the packet for the backend in an outer IPv4 (RFC 2003, RFC 4213) or IPv6 header (RFC 2473), with what the
+// backend's encapsulation puts between. chunk is the frame's whole chunk, off where the frame starts in it: the outer
+// headers go into the headroom, which must hold TunOverhead bytes. It returns where the frame starts and how long it is
+// now, any padding cut off. hash gives IPv6 its flow label, IPv4 its identification and GUE its source port.
 //
-//	before        | eth [tag] | inner IP | …
-//	after | eth [tag] | outer IP | inner IP | …
+//	before                | eth [tag] | inner IP | …
+//	after | eth [tag] | outer IP | [UDP GUE or GRE] | inner IP | …
 func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64) (start, length int) {
 	b := chunk[off:]
 	decTTL(b, p)
@@ -32,20 +27,32 @@ func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64
 	over := TunOverhead(be)
 	start, l3 := off-over, int(p.L3)
 	out := chunk[start:]
-	// Only bytes 12 to L3-2 of the old Ethernet header are needed: a VLAN tag, which moves down.
-	if l3 == packet.MaxL2Len {
-		copy(out[12:16], b[12:16])
+	// Only bytes 12 to L3-2 of the old Ethernet header are needed: VLAN tags, which move down.
+	if l3 > packet.EthLen {
+		copy(out[12:l3], b[12:l3])
 	}
 	*(*[12]byte)(out) = be.Eth
 	inner := int(p.End) - l3
+	proto := uint8(packet.ProtoIPIP)
+	if p.V6 {
+		proto = packet.ProtoIPv6
+	}
+	if be.Encap != table.IPIP {
+		shim := over - packet.IPv4Len
+		if be.V6 {
+			shim = over - packet.IPv6Len
+		}
+		inner += shim
+		proto = encapsulate(out[l3+over-shim:l3+over-shim+inner], be, proto, hash)
+	}
 	if be.V6 {
 		binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv6)
-		outer6(out[l3:l3+packet.IPv6Len], b[l3:], p, be, inner, hash)
-	} else {
-		binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv4)
-		outer4(out[l3:l3+packet.IPv4Len], b[l3:], p, be, inner, hash)
+		outer6(out[l3:l3+packet.IPv6Len], b[l3:], p, be, inner, proto, hash)
+		return start, l3 + packet.IPv6Len + inner
 	}
-	return start, l3 + over + inner
+	binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv4)
+	outer4(out[l3:l3+packet.IPv4Len], b[l3:], p, be, inner, proto, hash)
+	return start, l3 + packet.IPv4Len + inner
 }
 
 // innerTOS returns the inner packet's DSCP and ECN, which the outer header copies (RFC 2983 uniform model,
@@ -57,20 +64,20 @@ func innerTOS(in []byte, p *packet.Packet) (tos, ttl uint8) {
 	return in[1], in[8]
 }
 
-// outer4 writes the outer IPv4 header h for an inner packet of n bytes. DF is as the inner packet has it. The
+// outer4 writes the outer IPv4 header h for n bytes of protocol next; in is the inner packet. DF is as the inner packet has it. The
 // identification matters only where the packet may be fragmented (RFC 6864); it is the inner packet's
-// own, mixed with the flow's hash, so that it is as unique as that one.
-func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, hash uint64) {
+// own, mixed with the flow's hash, so that it is as unique as that one, and with the inner offset, so that
+// fragments of one packet have different ones.
+func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, next uint8, hash uint64) {
 	tos, ttl := innerTOS(in, p)
-	proto, id, frag := uint64(packet.ProtoIPv6), uint64(bits.ReverseBytes16(uint16(hash))), uint64(0)
+	id, frag := uint64(bits.ReverseBytes16(uint16(hash))), uint64(0)
 	if !p.V6 {
-		proto = packet.ProtoIPIP
-		id ^= uint64(binary.LittleEndian.Uint16(in[4:]))
+		id ^= uint64(binary.LittleEndian.Uint16(in[4:])) ^ uint64(binary.LittleEndian.Uint16(in[6:])&offsetBits)
 		frag = uint64(in[6] & 0x40)
 	}
 	// The header as two little-endian words and the destination.
 	first := 0x45 | uint64(tos)<<8 | uint64(bits.ReverseBytes16(uint16(packet.IPv4Len+n)))<<16 | id<<32 | frag<<48
-	second := uint64(ttl) | proto<<8
+	second := uint64(ttl) | uint64(next)<<8
 	src, dst := uint64(be.TunSrc.V4()), uint64(be.Addr.V4())
 	sum := first>>32 + first&0xffffffff + second + src + dst
 	second |= uint64(^packet.Fold(sum))<<16 | src<<32
@@ -79,13 +86,11 @@ func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, hash uint6
 	binary.LittleEndian.PutUint32(h[16:], uint32(dst))
 }
 
-// outer6 writes the outer IPv6 header h for an inner packet of n bytes (RFC 2473; flow label as in RFC 6438).
-func outer6(h, in []byte, p *packet.Packet, be *table.Backend, n int, hash uint64) {
+const offsetBits = 0xff1f // of IPv4's fragment field, loaded little-endian
+
+// outer6 writes the outer IPv6 header h for n bytes of protocol next (RFC 2473; flow label as in RFC 6438).
+func outer6(h, in []byte, p *packet.Packet, be *table.Backend, n int, next uint8, hash uint64) {
 	tos, ttl := innerTOS(in, p)
-	next := uint8(packet.ProtoIPIP)
-	if p.V6 {
-		next = packet.ProtoIPv6
-	}
 	binary.BigEndian.PutUint32(h, 6<<28|uint32(tos)<<20|uint32(hash>>20)&0xfffff)
 	binary.BigEndian.PutUint16(h[4:], uint16(n))
 	h[6], h[7] = next, ttl
