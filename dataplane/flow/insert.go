@@ -206,42 +206,42 @@ func (t *Table) Ended() []Entry {
 	return e
 }
 
-// evict frees a lane of bucket n, never one of entry keep. It reports whether it could.
+// rank is the first thing that counts when a flow must go: dead ones first, then half-open ones.
+var rank = func() (r [16]uint64) {
+	r[StateNone], r[StateDead] = 2, 2
+	for s := range numStates {
+		if s.HalfOpen() {
+			r[s] = 1
+		}
+	}
+	return r
+}()
+
+// evict frees a lane of bucket n, never one of entry keep. It reports whether it could. Which lane it is cannot be
+// guessed, so the search has no branch that depends on it: the greatest score wins, made of rank, age and, the lower the greater, lane.
 func (t *Table) evict(n uint64, now, keep uint32) bool {
 	b := &t.buckets[n]
-	victim, best := -1, uint64(0)
-	for lane := range b.idx {
-		if b.lane(lane) == 0 || b.idx[lane] == keep {
-			continue
+	best := uint64(0)
+	for lane, i := range &b.idx {
+		i &= -b.taken(lane)
+		e := &t.entries[i]
+		s, age := e.State()&15, now-e.LastSeen
+		expired := uint64(uint32(t.timeouts[s]-age) >> 31)
+		score := (rank[s]|expired<<1)<<48 | (uint64(age)+1)<<8 | uint64(lanes-lane)
+		if i == 0 || i == keep {
+			score = 0
 		}
-		e := &t.entries[b.idx[lane]]
-		score := uint64(now - e.LastSeen + 1)
-		switch s := e.State(); {
-		case s == StateDead || s == StateNone || t.Expired(e, now):
-			score |= 2 << 32
-		case expendable(e):
-			score |= 1 << 32
-		}
-		if score > best {
-			victim, best = lane, score
-		}
+		best = max(best, score)
 	}
-	if victim < 0 {
+	if best == 0 {
 		return false
 	}
-	if best < 2<<32 {
+	victim := lanes - int(best&0xff)
+	if best>>48 < 2 {
 		t.entries[b.idx[victim]].meta |= flagEvicted
 	}
 	t.clearLane(n, victim)
 	return true
-}
-
-// expendable reports whether a flow goes before others when room is needed: what anybody can make without an answer from
-// a server. That is a handshake which is not over, a datagram that no second one followed, and a client's
-// template, without which Maglev nearly always picks the same backend again.
-func expendable(e *Entry) bool {
-	s := e.State()
-	return s.HalfOpen() || s == StateTemplate || s == StateUDP && e.Packets <= 1
 }
 
 // clearLane ends the flow in a lane. The lane is free then, also when the flow is dead already or

@@ -192,6 +192,9 @@ func (b *bucket) away() uint64   { return b.fp[2] >> 32 & 0xffff }
 func (b *bucket) guests() uint64 { return b.fp[2] >> 48 }
 func (b *bucket) empty() bool    { return b.fp[0]|b.fp[1]|b.fp[2]&0xffffffff == 0 }
 
+// taken returns 1 for a lane in use and 0 for a free one, without a branch that could be guessed wrongly.
+func (b *bucket) taken(l int) uint32 { return uint32(b.lane(l)+0xffff) >> 16 }
+
 // lane returns the fingerprint in a lane; 0 means free.
 func (b *bucket) lane(l int) uint64 { return b.fp[l>>2] >> (uint(l&3) * 16) & 0xffff }
 
@@ -262,9 +265,7 @@ func (t *Table) touchVictims(hashes []uint64, found []uint32) (sink uint64) {
 		}
 		b := &t.buckets[t.home(h)]
 		for lane, k := range &b.idx {
-			if b.lane(lane) != 0 {
-				sink += t.entries[k].Client.B
-			}
+			sink += t.entries[k&-b.taken(lane)].Client.B
 		}
 	}
 	return sink
