@@ -18,14 +18,22 @@ func (p *pipeline) choose(svc *table.Service, in, i int) *table.Backend {
 	case svc.Persist != 0:
 		return p.persistent(svc, in, i)
 	case svc.BySource:
-		return p.snap.Pick(svc, p.sourceHash(svc, i))
+		return p.snap.Pick(svc, sourceHash(&p.hasher, svc, p.pkt[i].Src))
 	}
 	return p.snap.Pick(svc, p.hash[i])
 }
 
 // sourceHash depends on the masked client address alone, so that services with the same backends and table size agree.
-func (p *pipeline) sourceHash(svc *table.Service, i int) uint64 {
-	return p.hasher.Tuple(svc.Masked(p.pkt[i].Src), packet.Addr{}, 0, 0)
+func sourceHash(h *packet.Hasher, svc *table.Service, client packet.Addr) uint64 {
+	return h.Tuple(svc.Masked(client), packet.Addr{}, 0, 0)
+}
+
+// spread is the hash that a new flow's backend is picked by where nothing is remembered of its client.
+func spread(h *packet.Hasher, svc *table.Service, src, dst packet.Addr, ports packet.Ports, proto uint8) uint64 {
+	if svc.BySource || svc.Persist != 0 {
+		return sourceHash(h, svc, src)
+	}
+	return h.Tuple(src, dst, ports, proto)
 }
 
 // persistent picks the backend that other flows of the masked client address went to within the service's time
@@ -49,7 +57,7 @@ func (p *pipeline) persistent(svc *table.Service, in, i int) *table.Backend {
 		}
 	}
 	if be == nil {
-		be = p.snap.Pick(svc, p.sourceHash(svc, i))
+		be = p.snap.Pick(svc, sourceHash(&p.hasher, svc, p.pkt[i].Src))
 	}
 	if be != nil {
 		p.flows.Insert(h, &key, be.Ref, flow.StateTemplate, uint8(in), p.now)

@@ -223,5 +223,5 @@ func (e *Engine) Explain(src, dst packet.Addr, ports packet.Ports, proto uint8) 
 		return nil, nil, fmt.Errorf("no service has %s port %d", dst.Netip(), ports.Dst())
 	}
 	svc := &s.Services[slot]
-	return svc, s.Pick(svc, e.hasher.Tuple(src, dst, ports, proto)), nil
+	return svc, s.Pick(svc, spread(&e.hasher, svc, src, dst, ports, proto)), nil
 }

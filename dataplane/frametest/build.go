@@ -150,6 +150,8 @@ type Tunnel struct {
 	ID             uint16 // IPv4
 	Label          uint32 // IPv6
 	DF             bool
+	Shim           []byte // what stands between the headers: UDP and GUE, or GRE
+	Proto          uint8  // of Shim
 }
 
 // Wrap builds the frame of s, its padding cut off, inside the outer header, which copies TTL and TOS.
@@ -160,6 +162,9 @@ func (s Spec) Wrap(t Tunnel) []byte {
 	proto := layers.IPProtocolIPv4
 	if s.V6() {
 		proto = layers.IPProtocolIPv6
+	}
+	if t.Shim != nil {
+		proto, inner = layers.IPProtocol(t.Proto), append(append([]byte{}, t.Shim...), inner...)
 	}
 	var ip gopacket.NetworkLayer
 	if t.Dst.Is6() {

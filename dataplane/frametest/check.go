@@ -2,6 +2,7 @@ package frametest
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -92,18 +93,48 @@ func decodeIP(b []byte, v6 bool) (*IP, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch p.Proto {
-	case 4, 41:
-		p.Inner, err = decodeIP(p.Body, p.Proto == 41)
-		if err != nil {
-			return nil, fmt.Errorf("inner: %w", err)
-		}
-		if got, want := len(p.Inner.Header)+len(p.Inner.Body), len(p.Body); got != want {
-			return nil, fmt.Errorf("inner packet has %d bytes of %d", got, want)
-		}
-		return p, nil
+	inner, v6, err := p.tunnelled()
+	if err != nil || inner == nil {
+		return p, errors.Join(err, p.verify())
+	}
+	p.Inner, err = decodeIP(inner, v6)
+	if err != nil {
+		return nil, fmt.Errorf("inner: %w", err)
+	}
+	if got, want := len(p.Inner.Header)+len(p.Inner.Body), len(inner); got != want {
+		return nil, fmt.Errorf("inner packet has %d bytes of %d", got, want)
 	}
 	return p, p.verify()
+}
+
+// GUEPort is the UDP port at which GUE is looked for.
+const GUEPort = 6080
+
+// tunnelled returns the packet inside p, nil if p is no tunnel's: IP in IP, GRE, or GUE at its usual port.
+func (p *IP) tunnelled() (inner []byte, v6 bool, err error) {
+	b := p.Body
+	switch {
+	case p.Proto == 4, p.Proto == 41:
+		return b, p.Proto == 41, nil
+	case p.Proto == 47:
+		n := 4
+		if len(b) >= 8 && b[0] == 0x80 {
+			if s := Sum(b); s != 0xffff {
+				return nil, false, fmt.Errorf("GRE checksum: sum is %#04x", s)
+			}
+			n = 8
+		}
+		if len(b) < n || b[0]&0x7f != 0 || b[1] != 0 {
+			return nil, false, fmt.Errorf("GRE header % x", b[:min(len(b), 8)])
+		}
+		return b[n:], b[2] == 0x86, nil
+	case p.Proto == 17 && len(b) >= 12 && binary.BigEndian.Uint16(b[2:]) == GUEPort:
+		if b[8] != 0 || b[9] != 4 && b[9] != 41 || b[10]|b[11] != 0 {
+			return nil, false, fmt.Errorf("GUE header % x", b[8:12])
+		}
+		return b[12:], b[9] == 41, nil
+	}
+	return nil, false, nil
 }
 
 func decode4(b []byte) (*IP, error) {
@@ -161,7 +192,8 @@ func (p *IP) verify() error {
 		if n < 8 || n > len(p.Body) {
 			return fmt.Errorf("UDP length %d of %d", n, len(p.Body))
 		}
-		if binary.BigEndian.Uint16(p.Body[6:]) == 0 && !p.V6 {
+		// IPv6 requires a checksum except of tunnels (RFC 6935).
+		if binary.BigEndian.Uint16(p.Body[6:]) == 0 && (!p.V6 || p.Inner != nil) {
 			return nil
 		}
 		s = Sum(append(pseudo(p.Src, p.Dst, p.Proto, n), p.Body[:n]...))
