@@ -274,7 +274,7 @@ func (f *formatter) gre(b []byte) {
 	}
 	f.add("gre%s", s)
 	switch kind := be.Uint16(b[2:]); {
-	case (kind == 0x0800 && b[n]>>4 == 4 || kind == 0x86dd && b[n]>>4 == 6) && len(b) > n:
+	case len(b) > n && (kind == 0x0800 && b[n]>>4 == 4 || kind == 0x86dd && b[n]>>4 == 6):
 		f.ip(b[n:])
 	default:
 		f.out[len(f.out)-1] += fmt.Sprintf(" type=0x%04x", kind)
