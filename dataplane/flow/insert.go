@@ -227,7 +227,7 @@ func (t *Table) evict(n uint64, now, keep uint32) bool {
 		e := &t.entries[i]
 		s, age := e.State()&15, now-e.LastSeen
 		expired := uint64(uint32(t.timeouts[s]-age) >> 31)
-		score := (rank[s]|expired<<1)<<48 | (uint64(age)+1)<<8 | uint64(lanes-lane)
+		score := max(rank[s], expired<<1)<<48 | (uint64(age)+1)<<8 | uint64(lanes-lane)
 		if i == 0 || i == keep {
 			score = 0
 		}
