@@ -24,6 +24,7 @@ import (
 // TestForward sends real TCP and UDP through every mode and family, in every way to wire and run a director. All
 // hosts leave checksum offload on, as veth has it.
 func TestForward(t *testing.T) {
+	needRoot(t)
 	for _, c := range []struct {
 		name string
 		setup

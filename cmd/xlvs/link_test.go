@@ -15,6 +15,7 @@ import (
 
 // TestLinkGoesDownAndUp takes an interface of the director down and up again while clients ask all the time.
 func TestLinkGoesDownAndUp(t *testing.T) {
+	needRoot(t)
 	for _, c := range []struct {
 		name, ifname string
 		lab          testenv.Options

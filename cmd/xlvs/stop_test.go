@@ -28,6 +28,7 @@ import (
 
 // TestStopLeavesNothing compares the director's host before and after a director has run there.
 func TestStopLeavesNothing(t *testing.T) {
+	needRoot(t)
 	for _, c := range []struct {
 		name string
 		end  func(*testing.T, *world)
