@@ -48,11 +48,22 @@ func TestApplyMakesTheMapsWhatIsAsked(t *testing.T) {
 		return netip.AddrFrom4([4]byte{10, 0, 0, n})
 	})
 	keys := rapid.Custom(func(t *rapid.T) Key {
-		return Key{addrs.Draw(t, "addr"), rapid.Uint16Range(0, 3).Draw(t, "port"), rapid.SampledFrom([]uint8{6, 17}).Draw(t, "proto")}
+		return Key{Addr: addrs.Draw(t, "addr"), Port: rapid.Uint16Range(0, 3).Draw(t, "port"), Proto: rapid.SampledFrom([]uint8{6, 17}).Draw(t, "proto")}
+	})
+	services := rapid.Custom(func(t *rapid.T) Key {
+		k := keys.Draw(t, "key")
+		if rapid.Bool().Draw(t, "prefix") {
+			p, err := k.Addr.Prefix(k.Addr.BitLen() - rapid.IntRange(0, 3).Draw(t, "host bits"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Addr, k.Bits = p.Addr(), uint8(p.Bits())
+		}
+		return k
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		rules := Rules{
-			rapid.SliceOfN(keys, 0, 20).Draw(t, "services"), rapid.SliceOfN(keys, 0, 20).Draw(t, "replies"),
+			rapid.SliceOfN(services, 0, 20).Draw(t, "services"), rapid.SliceOfN(keys, 0, 20).Draw(t, "replies"),
 			rapid.SliceOfN(addrs, 0, 8).Draw(t, "locals"),
 		}
 		want, err := NewRuleSet(rules)
@@ -62,7 +73,8 @@ func TestApplyMakesTheMapsWhatIsAsked(t *testing.T) {
 		if err := s.Apply(rules); err != nil {
 			t.Fatal(err)
 		}
-		if !sameMap(dump[address](t, s.rules.Dests), want.dests) || !sameMap(dump[endpoint](t, s.rules.Services), want.services) ||
+		if !sameMap(dump[prefix](t, s.rules.Prefixes), want.prefixes) || !sameMap(dump[prefixEndpoint](t, s.rules.PrefixServices), want.prefixServices) ||
+			!sameMap(dump[address](t, s.rules.Dests), want.dests) || !sameMap(dump[endpoint](t, s.rules.Services), want.services) ||
 			!sameMap(dump[address](t, s.rules.Sources), want.sources) || !sameMap(dump[endpoint](t, s.rules.Replies), want.replies) {
 			t.Fatalf("the maps do not hold %+v", rules)
 		}
@@ -165,8 +177,8 @@ func TestApplyAtScale(t *testing.T) {
 	var rules Rules
 	for i := range uint32(1 << 16) {
 		a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x0b000000+i)))
-		rules.Services = append(rules.Services, Key{a, 80, 6})
-		rules.Replies = append(rules.Replies, Key{a, 8080, 6})
+		rules.Services = append(rules.Services, Key{Addr: a, Port: 80, Proto: 6})
+		rules.Replies = append(rules.Replies, Key{Addr: a, Port: 8080, Proto: 6})
 	}
 	must(t, s.Apply(rules))
 	for i := range rules.Services {

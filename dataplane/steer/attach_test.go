@@ -188,7 +188,7 @@ func TestAttachedWithoutSocketsIsHarmless(t *testing.T) {
 			a, err := s.Attach(l.near.Attrs().Index, "near", mode)
 			must(t, err)
 			must(t, a.SetMAC(l.near.Attrs().HardwareAddr))
-			must(t, s.Apply(Rules{Services: []Key{{netip.MustParseAddr("10.9.0.1"), uint16(to.Port), 17}}}))
+			must(t, s.Apply(Rules{Services: []Key{{Addr: netip.MustParseAddr("10.9.0.1"), Port: uint16(to.Port), Proto: 17}}}))
 			must(t, netlink.LinkSetDown(l.near))
 			must(t, netlink.LinkSetUp(l.near))
 

@@ -189,6 +189,9 @@ func (s *RuleSet) match(p *parsed) Reason {
 	if known {
 		return PassLocal
 	}
+	if roles = s.longest(p.dst.Addr); roles != 0 {
+		return s.matchVIP(p, roles)
+	}
 	if roles, known = s.sources[p.src.Addr]; known && p.isRoutable() {
 		return s.matchBackend(p, roles)
 	}
@@ -208,6 +211,9 @@ func (s *RuleSet) matchVIP(p *parsed, roles role) Reason {
 	}
 	p.dst.Proto = p.proto
 	if _, ok := s.services[p.dst]; ok {
+		return Service
+	}
+	if roles&rolePrefix != 0 && s.inPrefix(p.dst) {
 		return Service
 	}
 	if roles&anyPortRole(p.proto) != 0 {

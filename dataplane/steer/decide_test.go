@@ -23,16 +23,23 @@ func key(addr string, port uint16, proto uint8) Key {
 	return Key{Addr: netip.MustParseAddr(addr), Port: port, Proto: proto}
 }
 
+func prefixKey(cidr string, port uint16, proto uint8) Key {
+	p := netip.MustParsePrefix(cidr)
+	return Key{Addr: p.Addr(), Bits: uint8(p.Bits()), Port: port, Proto: proto}
+}
+
 func testRules() Rules {
 	return Rules{
 		Services: []Key{
 			key(vip4, 80, 6), key(vip4, 53, 17), key(vip6, 80, 6), key(vip6, 53, 17),
 			key(anyVIP4, 0, 6), key(anyVIP4, 443, 6), key(anyVIP6, 0, 17), key(udpVIP4, 53, 17), key(localVIP4, 80, 6),
+			prefixKey("203.0.114.0/24", 80, 6), prefixKey("203.0.114.16/28", 443, 6), prefixKey("203.0.114.32/28", 0, 17),
+			prefixKey("2001:db8:e::/112", 80, 6), prefixKey("2001:db8:e::100/120", 0, 17), key("203.0.114.20", 22, 6), key("203.0.114.21", 0, 17),
 		},
 		Replies: []Key{key(nat4, 8080, 6), key(nat4, 53, 17), key(nat6, 8080, 6), key(anyNAT4, 0, 17)},
 		Locals: []netip.Addr{
 			netip.MustParseAddr(local4), netip.MustParseAddr(local6), netip.MustParseAddr(localVIP4),
-			netip.MustParseAddr("fe80::1%eth0").WithZone(""),
+			netip.MustParseAddr("fe80::1%eth0").WithZone(""), netip.MustParseAddr("203.0.114.99"),
 		},
 	}
 }
@@ -71,7 +78,7 @@ func withByte(frame []byte, at int, b byte) []byte {
 }
 
 func frameCases() []frameCase {
-	return slices.Concat(serviceCases(), fragmentCases(), icmpCases(), replyCases(), extensionCases(), brokenCases())
+	return slices.Concat(serviceCases(), prefixCases(), fragmentCases(), icmpCases(), replyCases(), extensionCases(), brokenCases())
 }
 
 func serviceCases() []frameCase {
@@ -107,6 +114,40 @@ func serviceCases() []frameCase {
 		{"v4 source on the wire in v6", v6("::ffff:"+nat4, client6, 6, tcpTo(8080, 40000)), PassMalformed},
 		{"arp", l2(0x0806, make([]byte, 28)), PassNotIP},
 		{"802.3 length", l2(38, make([]byte, 38)), PassNotIP},
+	}
+}
+
+func prefixCases() []frameCase {
+	tcp := func(dst string, port uint16) []byte { return v4(client4, dst, 6, tcpTo(40000, port)) }
+	udp := func(dst string, port uint16) []byte { return v4(client4, dst, 17, udpTo(40000, port)) }
+	return []frameCase{
+		{"first address of a prefix", tcp("203.0.114.0", 80), Service},
+		{"last address of a prefix", tcp("203.0.114.255", 80), Service},
+		{"before a prefix", tcp("203.0.113.255", 80), PassOther},
+		{"after a prefix", tcp("203.0.115.0", 80), PassOther},
+		{"another port of a prefix", tcp("203.0.114.1", 81), PassVIPOther},
+		{"another protocol of a prefix", udp("203.0.114.1", 80), PassVIPOther},
+		{"port of the inner prefix", tcp("203.0.114.17", 443), Service},
+		{"port of the outer prefix, in the inner", tcp("203.0.114.17", 80), Service},
+		{"port of the inner prefix, outside of it", tcp("203.0.114.15", 443), PassVIPOther},
+		{"every port of the inner prefix", udp("203.0.114.33", 7), ServiceAnyPort},
+		{"port of the outer prefix, in one with every port", tcp("203.0.114.33", 80), Service},
+		{"one address in two prefixes, its own port", tcp("203.0.114.20", 22), Service},
+		{"one address in two prefixes, the inner's port", tcp("203.0.114.20", 443), Service},
+		{"one address in two prefixes, the outer's port", tcp("203.0.114.20", 80), Service},
+		{"one address in two prefixes, nobody's port", tcp("203.0.114.20", 23), PassVIPOther},
+		{"one address with every udp port, a prefix's tcp port", tcp("203.0.114.21", 80), Service},
+		{"one address with every udp port", udp("203.0.114.21", 80), ServiceAnyPort},
+		{"the director's own address in a prefix", tcp("203.0.114.99", 80), PassLocal},
+		{"ping to a prefix", v4(client4, "203.0.114.1", 1, icmp(8)), ICMP},
+		{"tcp fragment to a prefix", l2(etherIPv4, ip4With(client4, "203.0.114.1", 6, 0x2000, nil, tcpTo(1, 2))), Fragment},
+		{"udp fragment to a tcp prefix", l2(etherIPv4, ip4With(client4, "203.0.114.1", 17, 0x2000, nil, udpTo(1, 2))), PassVIPOther},
+		{"udp fragment to the inner prefix", l2(etherIPv4, ip4With(client4, "203.0.114.33", 17, 0x2000, nil, udpTo(1, 2))), Fragment},
+		{"v6 prefix", v6(client6, "2001:db8:e::ffff", 6, tcpTo(40000, 80)), Service},
+		{"v6 prefix in a prefix", v6(client6, "2001:db8:e::1ff", 17, udpTo(40000, 9)), ServiceAnyPort},
+		{"outer v6 prefix in the inner", v6(client6, "2001:db8:e::1ff", 6, tcpTo(40000, 80)), Service},
+		{"after a v6 prefix", v6(client6, "2001:db8:e::1:0", 6, tcpTo(40000, 80)), PassOther},
+		{"a backend in a prefix, as a source", v4("203.0.114.1", client4, 6, tcpTo(80, 40000)), PassOther},
 	}
 }
 
@@ -281,6 +322,10 @@ func TestNewRuleSetRefuses(t *testing.T) {
 		"protocol":           {Replies: []Key{key(nat4, 80, 132)}},
 		"no protocol":        {Services: []Key{key(vip4, 80, 0)}},
 		"zero local address": {Locals: []netip.Addr{{}}},
+		"host bits":          {Services: []Key{{Addr: netip.MustParseAddr(vip4), Bits: 24, Port: 80, Proto: 6}}},
+		"long prefix":        {Services: []Key{{Addr: netip.MustParseAddr(vip4), Bits: 33, Port: 80, Proto: 6}}},
+		"prefix of backends": {Replies: []Key{prefixKey("203.0.114.0/24", 80, 6)}},
+		"multicast prefix":   {Services: []Key{prefixKey("224.0.0.0/24", 80, 6)}},
 	} {
 		if _, err := NewRuleSet(rules); err == nil {
 			t.Errorf("%s: accepted", name)

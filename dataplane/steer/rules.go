@@ -11,11 +11,13 @@ const (
 	protoUDP = 17
 )
 
-// A Key is an address, port and protocol. Port 0 stands for every port. Proto is 6 (TCP) or 17 (UDP).
+// A Key is an address, port and protocol. Port 0 stands for every port. Proto is 6 (TCP) or 17 (UDP). Bits is the length
+// of a prefix whose first address Addr is, and stands for all its addresses; 0: Addr alone. Only services have prefixes.
 type Key struct {
 	Addr  netip.Addr
 	Port  uint16
 	Proto uint8
+	Bits  uint8
 }
 
 // Rules are what the director wants to see. The order of the slices and repeated elements mean nothing.
@@ -23,7 +25,8 @@ type Rules struct {
 	Services []Key // destinations; their addresses are the VIPs
 	Replies  []Key // sources: NAT backends
 	// Locals are the director's own addresses: what comes for them from a NAT backend, a health check's
-	// answer say, is the kernel's. An address that is a VIP too is treated as a VIP. Subnet broadcast
+	// answer say, is the kernel's. An address that is a VIP too is treated as a VIP, unless it is one only
+	// as part of a prefix: whoever gives a whole network to services does not mean the director's own address in it. Subnet broadcast
 	// addresses belong here as well where a NAT backend may send to one.
 	Locals []netip.Addr
 }
@@ -46,6 +49,7 @@ const (
 	roleTCPAnyPort = steerRoleROLE_TCP_ANY_PORT
 	roleUDPAnyPort = steerRoleROLE_UDP_ANY_PORT
 	roleLocal      = steerRoleROLE_LOCAL
+	rolePrefix     = steerRoleROLE_PREFIX
 	roleMatched    = roleTCPPorts | roleUDPPorts | roleTCPAnyPort | roleUDPAnyPort
 )
 
@@ -56,6 +60,10 @@ type RuleSet struct {
 	sources  map[address]role
 	replies  map[endpoint]role
 	mac      uint64
+
+	prefixes       map[prefix]role
+	prefixServices map[prefixEndpoint]role
+	lengths        []uint32 // of prefixes, longest first
 }
 
 // NewRuleSet checks rules. It refuses keys that no packet can match: a protocol other than TCP and UDP, an
@@ -66,13 +74,21 @@ func NewRuleSet(rules Rules) (*RuleSet, error) {
 		services: make(map[endpoint]role, len(rules.Services)),
 		sources:  make(map[address]role, len(rules.Replies)),
 		replies:  make(map[endpoint]role, len(rules.Replies)),
+		prefixes: map[prefix]role{}, prefixServices: map[prefixEndpoint]role{},
 	}
 	for _, k := range rules.Services {
-		if err := addKey(s.dests, s.services, k); err != nil {
+		add := func() error { return addKey(s.dests, s.services, k) }
+		if k.Bits != 0 {
+			add = func() error { return s.addPrefix(k) }
+		}
+		if err := add(); err != nil {
 			return nil, fmt.Errorf("steering: service %w", err)
 		}
 	}
 	for _, k := range rules.Replies {
+		if k.Bits != 0 {
+			return nil, fmt.Errorf("steering: NAT backend %s is a prefix of %d bits, and must be one address", k.Addr, k.Bits)
+		}
 		if err := addKey(s.sources, s.replies, k); err != nil {
 			return nil, fmt.Errorf("steering: NAT backend %w", err)
 		}
@@ -83,6 +99,7 @@ func NewRuleSet(rules Rules) (*RuleSet, error) {
 		}
 		s.dests[a.As16()] |= roleLocal
 	}
+	s.nest()
 	return s, nil
 }
 
@@ -101,12 +118,19 @@ func macNumber(mac []byte) (n uint64) {
 	return n
 }
 
-func addKey(addrs map[address]role, endpoints map[endpoint]role, k Key) error {
+func (k Key) check() error {
 	if !k.Addr.IsValid() || k.Addr.IsUnspecified() || k.Addr.IsMulticast() || k.Addr.Zone() != "" {
 		return fmt.Errorf("address %q is not a unicast address without a zone", k.Addr)
 	}
 	if k.Proto != protoTCP && k.Proto != protoUDP {
 		return fmt.Errorf("%s has protocol %d, which is neither TCP (6) nor UDP (17)", netip.AddrPortFrom(k.Addr, k.Port), k.Proto)
+	}
+	return nil
+}
+
+func addKey(addrs map[address]role, endpoints map[endpoint]role, k Key) error {
+	if err := k.check(); err != nil {
+		return err
 	}
 	a := address(k.Addr.As16())
 	if k.Port == 0 {

@@ -2,7 +2,7 @@
 //
 // One XDP program an interface sends the director's frames to the AF_XDP socket of the queue they
 // came in on, and passes everything else to the kernel; it changes no frame. Which frames are the director's
-// is written in bpf/steer.c and, the same in Go for use offline, in Decide. The rules are in four maps that all
+// is written in bpf/steer.c and, the same in Go for use offline, in Decide. The rules are in six maps that all
 // interfaces share; sockets and counters are each interface's own.
 //
 // The package also has the decapsulator for real servers without ipip and ip6tnl (Decap).
@@ -35,12 +35,16 @@ type ruleMaps struct {
 	Services *ebpf.Map `ebpf:"services"`
 	Sources  *ebpf.Map `ebpf:"sources"`
 	Replies  *ebpf.Map `ebpf:"replies"`
+
+	Prefixes       *ebpf.Map `ebpf:"prefixes"`
+	PrefixServices *ebpf.Map `ebpf:"prefix_services"`
 }
 
 func (m *ruleMaps) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		steerMapDests: m.Dests, steerMapServices: m.Services,
 		steerMapSources: m.Sources, steerMapReplies: m.Replies,
+		steerMapPrefixes: m.Prefixes, steerMapPrefixServices: m.PrefixServices,
 	}
 }
 
@@ -80,9 +84,11 @@ func (s *Steerer) Apply(rules Rules) error {
 	replies := plan("NAT backends", s.rules.Replies, set.replies)
 	dests := plan("VIPs and own addresses", s.rules.Dests, set.dests)
 	sources := plan("NAT backend addresses", s.rules.Sources, set.sources)
+	prefixes := plan("VIP prefixes", s.rules.Prefixes, set.prefixes)
+	prefixServices := plan("services on prefixes", s.rules.PrefixServices, set.prefixServices)
 	for _, step := range []func() error{
-		services.add, replies.add, dests.add, sources.add,
-		dests.remove, sources.remove, services.remove, replies.remove,
+		services.add, prefixServices.add, replies.add, prefixes.add, dests.add, sources.add,
+		dests.remove, prefixes.remove, sources.remove, services.remove, prefixServices.remove, replies.remove,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -26,6 +26,21 @@ type steerEndpoint struct {
 	Zero  uint8
 }
 
+type steerPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr steerAddress
+}
+
+type steerPrefixEndpoint struct {
+	_     structs.HostLayout
+	Bits  uint32
+	Port  uint16
+	Proto uint8
+	Zero  uint8
+	Addr  steerAddress
+}
+
 type steerReason uint32
 
 const (
@@ -56,20 +71,23 @@ const (
 	steerRoleROLE_TCP_ANY_PORT steerRole = 4
 	steerRoleROLE_UDP_ANY_PORT steerRole = 8
 	steerRoleROLE_LOCAL        steerRole = 16
+	steerRoleROLE_PREFIX       steerRole = 32
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	steerMapCounters = "counters"
-	steerMapDests    = "dests"
-	steerMapReplies  = "replies"
-	steerMapServices = "services"
-	steerMapSockets  = "sockets"
-	steerMapSources  = "sources"
-	steerProgSteer   = "steer"
-	steerVarOwnMac   = "own_mac"
+	steerMapCounters       = "counters"
+	steerMapDests          = "dests"
+	steerMapPrefixServices = "prefix_services"
+	steerMapPrefixes       = "prefixes"
+	steerMapReplies        = "replies"
+	steerMapServices       = "services"
+	steerMapSockets        = "sockets"
+	steerMapSources        = "sources"
+	steerProgSteer         = "steer"
+	steerVarOwnMac         = "own_mac"
 )
 
 // loadSteer returns the embedded CollectionSpec for steer.
@@ -121,12 +139,14 @@ type steerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Dests    *ebpf.MapSpec `ebpf:"dests"`
-	Replies  *ebpf.MapSpec `ebpf:"replies"`
-	Services *ebpf.MapSpec `ebpf:"services"`
-	Sockets  *ebpf.MapSpec `ebpf:"sockets"`
-	Sources  *ebpf.MapSpec `ebpf:"sources"`
+	Counters       *ebpf.MapSpec `ebpf:"counters"`
+	Dests          *ebpf.MapSpec `ebpf:"dests"`
+	PrefixServices *ebpf.MapSpec `ebpf:"prefix_services"`
+	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
+	Replies        *ebpf.MapSpec `ebpf:"replies"`
+	Services       *ebpf.MapSpec `ebpf:"services"`
+	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
+	Sources        *ebpf.MapSpec `ebpf:"sources"`
 }
 
 // steerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -156,18 +176,22 @@ func (o *steerObjects) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
-	Dests    *ebpf.Map `ebpf:"dests"`
-	Replies  *ebpf.Map `ebpf:"replies"`
-	Services *ebpf.Map `ebpf:"services"`
-	Sockets  *ebpf.Map `ebpf:"sockets"`
-	Sources  *ebpf.Map `ebpf:"sources"`
+	Counters       *ebpf.Map `ebpf:"counters"`
+	Dests          *ebpf.Map `ebpf:"dests"`
+	PrefixServices *ebpf.Map `ebpf:"prefix_services"`
+	Prefixes       *ebpf.Map `ebpf:"prefixes"`
+	Replies        *ebpf.Map `ebpf:"replies"`
+	Services       *ebpf.Map `ebpf:"services"`
+	Sockets        *ebpf.Map `ebpf:"sockets"`
+	Sources        *ebpf.Map `ebpf:"sources"`
 }
 
 func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Counters,
 		m.Dests,
+		m.PrefixServices,
+		m.Prefixes,
 		m.Replies,
 		m.Services,
 		m.Sockets,

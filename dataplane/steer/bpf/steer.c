@@ -38,6 +38,8 @@ enum role {
 	ROLE_TCP_ANY_PORT = 4,
 	ROLE_UDP_ANY_PORT = 8,
 	ROLE_LOCAL = 16,
+	/* Beside other roles of a VIP: a prefix that it lies in has services on ports, too. */
+	ROLE_PREFIX = 32,
 };
 
 #define ROLE_MATCHED (ROLE_TCP_PORTS | ROLE_UDP_PORTS | ROLE_TCP_ANY_PORT | ROLE_UDP_ANY_PORT)
@@ -83,6 +85,41 @@ struct {
 	__type(key, struct endpoint);
 	__type(value, enum role);
 } replies SEC(".maps");
+
+/* VIPs by prefix: `prefixes` says what an address is known for that `dests` does not have, by the longest prefix,
+ * whose roles include those of the prefixes around it. `prefix_services` has the services on ports; its key puts
+ * protocol and port first, so that a longest match is one among the services of that port. */
+struct prefix {
+	__u32 bits;
+	struct address addr;
+};
+
+struct prefix_endpoint {
+	__u32 bits;
+	__be16 port;
+	__u8 proto;
+	__u8 zero;
+	struct address addr;
+};
+
+#define PREFIX_BITS 128
+#define PREFIX_ENDPOINT_BITS (32 + PREFIX_BITS)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix);
+	__type(value, enum role);
+} prefixes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix_endpoint);
+	__type(value, enum role);
+} prefix_services SEC(".maps");
 
 /* AF_XDP sockets of this interface, by queue. */
 struct {
@@ -271,6 +308,18 @@ static __always_inline int is_control(const struct packet *p)
 	return p->v6 && ((p->icmp_type >= 130 && p->icmp_type <= 137) || p->icmp_type == 143);
 }
 
+static __always_inline int is_prefix_service(const struct packet *p)
+{
+	struct prefix_endpoint key = {
+		.bits = PREFIX_ENDPOINT_BITS,
+		.port = p->dst.port,
+		.proto = p->proto,
+		.addr = p->dst.addr,
+	};
+
+	return bpf_map_lookup_elem(&prefix_services, &key) != 0;
+}
+
 static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
 {
 	if (p->fragment)
@@ -279,6 +328,8 @@ static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
 		return is_control(p) ? REASON_PASS_CONTROL : REASON_ICMP;
 	p->dst.proto = p->proto;
 	if ((roles & ports_role(p->proto)) && bpf_map_lookup_elem(&services, &p->dst))
+		return REASON_SERVICE;
+	if ((roles & ROLE_PREFIX) && (roles & ports_role(p->proto)) && is_prefix_service(p))
 		return REASON_SERVICE;
 	return roles & any_port_role(p->proto) ? REASON_SERVICE_ANY_PORT : REASON_PASS_VIP_OTHER;
 }
@@ -321,6 +372,7 @@ static __always_inline int is_routable(const struct packet *p)
 
 static __always_inline enum reason decide(struct cursor *c, struct packet *p)
 {
+	struct prefix vip = { .bits = PREFIX_BITS };
 	struct eth_header *eth = 0;
 	enum reason reason;
 	__u32 *roles;
@@ -345,6 +397,10 @@ static __always_inline enum reason decide(struct cursor *c, struct packet *p)
 		return decide_for_vip(p, *roles);
 	if (roles)
 		return REASON_PASS_LOCAL;
+	vip.addr = p->dst.addr;
+	roles = bpf_map_lookup_elem(&prefixes, &vip);
+	if (roles)
+		return decide_for_vip(p, *roles);
 	roles = bpf_map_lookup_elem(&sources, &p->src.addr);
 	if (roles && is_routable(p))
 		return decide_for_backend(p, *roles);
