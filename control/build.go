@@ -1,204 +1,170 @@
 package control
 
 import (
-	"cmp"
 	"fmt"
-	"net"
-	"net/netip"
+	"reflect"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"xlvs/control/config"
-	"xlvs/control/flowlog"
-	"xlvs/control/neigh"
 	"xlvs/dataplane/flow"
 	"xlvs/dataplane/packet"
-	"xlvs/dataplane/steer"
 	"xlvs/dataplane/table"
 	"xlvs/maglev"
 )
 
-// A service is a configured virtual service with what the loop has made of it.
-type service struct {
-	conf     *config.Service
-	key      string
-	backends []*backend
-	tableOf  string // what the Maglev table was built of
-	table    *maglev.Table
-	members  []table.Ref
+// A built is a Maglev table with what else is the same for all services that use it: those with the same names and
+// weights of live backends, and the same size.
+type built struct {
+	key    string
+	table  *maglev.Table
+	counts []int // slots by name
+	took   time.Duration
 }
 
-// A backend is a real server of a service.
-type backend struct {
-	conf  *config.Backend
-	key   string
-	check string // ID of its health check; empty: none
-	up    bool
-	why   string // of up
-	since time.Time
-	hop   neigh.Hop
-	lost  error // why hop is not known
-	out   int   // index of the egress interface
+// A draft is what services come to at present. Making one changes nothing that is in force.
+type draft struct {
+	services []*service
+	tables   []*built      // by service
+	members  [][]table.Ref // by service
+	same     bool          // workers have all of it already
+	inputs   inputs        // of snap
+	snap     *table.Snapshot
 }
 
-func protoNumber(name string) uint8 {
-	if name == "udp" {
-		return packet.ProtoUDP
-	}
-	return packet.ProtoTCP
-}
-
-func modeOf(forward string) table.Mode {
-	switch forward {
-	case "tun":
-		return table.TUN
-	case "nat":
-		return table.NAT
-	}
-	return table.DR
-}
-
-// model turns a configuration into services and backends, in its order.
-func model(c *config.Config) []*service {
-	var out []*service
-	for i := range c.Services {
-		sc := &c.Services[i]
-		s := &service{conf: sc, key: fmt.Sprintf("%s|%d|%s|%s", sc.Address.Unmap(), sc.Port, sc.Protocol, sc.Forward)}
-		for j := range sc.Backends {
-			bc := &sc.Backends[j]
-			b := &backend{conf: bc, up: sc.Health == nil, why: "no health check is configured", out: -1,
-				key: fmt.Sprintf("%s|%s|%s|%d", s.key, bc.Name, bc.Address.Unmap(), bc.Port)}
-			if sc.Health != nil {
-				b.check, b.why = checkID(sc.Health, bc), "not checked yet"
-			}
-			s.backends = append(s.backends, b)
+// draft builds the tables that are missing, and the snapshot if it differs from the published one.
+func (c *Controller) draft(conf *config.Config, services []*service) (*draft, error) {
+	d := &draft{services: services, tables: make([]*built, len(services)), members: make([][]table.Ref, len(services))}
+	var key []byte
+	var refs []table.Ref
+	for i, s := range services {
+		key, refs = s.tableInputs(key[:0], refs[:0])
+		var err error
+		if d.tables[i], err = c.table(s, key); err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.conf.Name, err)
 		}
-		out = append(out, s)
+		// A slice that did not change is kept, so that comparing snapshots need not look into it.
+		if d.members[i] = s.members; !slices.Equal(refs, s.members) {
+			d.members[i] = slices.Clone(refs)
+		}
+	}
+	return d, c.snapshot(conf, d)
+}
+
+// tableInputs appends to key all that the service's table depends on, and to refs the backends in the table's order.
+func (s *service) tableInputs(key []byte, refs []table.Ref) ([]byte, []table.Ref) {
+	key = strconv.AppendUint(key, s.conf.TableSize, 10)
+	for _, b := range s.byName {
+		if !b.up || *b.conf.Weight == 0 {
+			continue
+		}
+		key = append(key, ' ')
+		key = strconv.AppendInt(key, int64(*b.conf.Weight), 10)
+		key = append(key, ' ')
+		key = strconv.AppendInt(key, int64(len(b.conf.Name)), 10)
+		key = append(key, ' ')
+		key = append(key, b.conf.Name...)
+		refs = append(refs, b.ref)
+	}
+	return key, refs
+}
+
+// table returns the Maglev table for key, which are s's inputs: the one that s or another service has, or a new one.
+func (c *Controller) table(s *service, key []byte) (*built, error) {
+	if s.built != nil && s.built.key == string(key) {
+		return s.built, nil
+	}
+	if t := c.tables[string(key)]; t != nil {
+		return t, nil
+	}
+	var in []maglev.Backend
+	for _, b := range s.byName {
+		if b.up {
+			in = append(in, maglev.Backend{Name: b.conf.Name, Weight: *b.conf.Weight})
+		}
+	}
+	start := time.Now()
+	t, err := maglev.New(in, s.conf.TableSize)
+	if err != nil {
+		return nil, err
+	}
+	n := &built{key: string(key), table: t, counts: t.Counts(), took: time.Since(start)}
+	c.tables[n.key] = n
+	return n, nil
+}
+
+// inputs is a snapshot before table.New has added what follows from the rest.
+type inputs struct {
+	of       []*service
+	services []table.Service // by slot
+	backends []table.Backend // by slot
+	ports    []table.Port
+	timeouts table.Timeouts
+}
+
+// snapshot makes the snapshot of a draft.
+func (c *Controller) snapshot(conf *config.Config, d *draft) error {
+	in := inputs{of: d.services, ports: c.ports(), timeouts: timeouts(&conf.Director.Timeouts),
+		services: formerServices(c.last.services, c.serviceSlots.size()),
+		backends: formerBackends(c.last.backends, c.backendSlots.size())}
+	for i, s := range d.services {
+		e := s.static
+		e.Slots, e.Members = d.tables[i].table.Slots(), d.members[i]
+		in.services[s.ref.Slot()] = e
+		for _, b := range s.backends {
+			in.backends[b.ref.Slot()] = b.entry()
+		}
+	}
+	if d.same = in.same(&c.last); d.same {
+		return nil
+	}
+	d.inputs = in
+	var err error
+	d.snap, err = table.New(&table.Snapshot{Generation: c.generation + 1, Services: slices.Clone(in.services),
+		Backends: slices.Clone(in.backends), Ports: in.ports, Timeouts: in.timeouts})
+	return err
+}
+
+// formerServices returns n slots with what lived in them last: flows may still name it.
+func formerServices(last []table.Service, n int) []table.Service {
+	out := make([]table.Service, n)
+	copy(out, last)
+	for i := range out {
+		out[i].Live, out[i].Slots, out[i].Members = false, nil, nil
 	}
 	return out
 }
 
-// checkID names a check by all that defines it, so that backends which are the same host, port and
-// check in many services are checked once.
-func checkID(h *config.Health, b *config.Backend) string {
-	return fmt.Sprintf("%s %s %+v", b.Name, checkAddr(h, b), *h)
+func formerBackends(last []table.Backend, n int) []table.Backend {
+	out := make([]table.Backend, n)
+	copy(out, last)
+	for i := range out {
+		out[i].Live = false
+	}
+	return out
 }
 
-func checkAddr(h *config.Health, b *config.Backend) netip.AddrPort {
-	return netip.AddrPortFrom(b.Address.Unmap(), cmp.Or(h.Port, b.Port))
-}
-
-// makeTable builds the service's Maglev table if its live backends or weights changed, or takes one
-// that was built of the same already. It returns how many slots moved, and whether the table is new.
-func (s *service) makeTable(cache map[string]*maglev.Table, refs *slots) (moved int, changed bool, err error) {
-	var in []maglev.Backend
-	byName := map[string]table.Ref{}
-	for _, b := range s.backends {
-		byName[b.conf.Name] = refs.ref(b.key)
-		if b.up && *b.conf.Weight > 0 {
-			in = append(in, maglev.Backend{Name: b.conf.Name, Weight: *b.conf.Weight})
-		}
-	}
-	slices.SortFunc(in, func(a, b maglev.Backend) int { return strings.Compare(a.Name, b.Name) })
-	of := fmt.Sprintf("%d", s.conf.TableSize)
-	for _, b := range in {
-		of += fmt.Sprintf(" %q:%d", b.Name, b.Weight)
-	}
-	next := s.table
-	if of != s.tableOf || next == nil {
-		if next = cache[of]; next == nil {
-			if next, err = maglev.New(in, s.conf.TableSize); err != nil {
-				return 0, false, fmt.Errorf("service %s: %w", s.conf.Name, err)
+// same reports whether workers would act alike on both.
+func (x *inputs) same(y *inputs) bool {
+	// Of the same services, only tables can differ.
+	sameShape := sameArray(x.of, y.of)
+	return x.timeouts == y.timeouts && slices.Equal(x.ports, y.ports) && slices.Equal(x.backends, y.backends) &&
+		slices.EqualFunc(x.services, y.services, func(a, b table.Service) bool {
+			if !sameArray(a.Slots, b.Slots) || !sameArray(a.Members, b.Members) && !slices.Equal(a.Members, b.Members) {
+				return false
 			}
-			cache[of] = next
-		}
-		moved, changed = maglev.Moved(s.table, next), true
-	}
-	members := make([]table.Ref, len(next.Names()))
-	for i, n := range next.Names() {
-		members[i] = byName[n]
-	}
-	if !slices.Equal(members, s.members) {
-		s.members = members
-	}
-	s.table, s.tableOf = next, of
-	return moved, changed, nil
+			a.Slots, b.Slots, a.Members, b.Members = nil, nil, nil, nil
+			return sameShape || reflect.DeepEqual(a, b)
+		})
 }
 
-// build makes a snapshot of the present state.
-func (c *Controller) build() (*table.Snapshot, []flowlog.TablePublished, error) {
-	snap := &table.Snapshot{
-		Generation: c.generation + 1,
-		Services:   make([]table.Service, c.serviceSlots.size()),
-		Backends:   make([]table.Backend, c.backendSlots.size()),
-		Ports:      c.ports(),
-		Timeouts:   timeouts(&c.conf.Director.Timeouts),
-	}
-	var published []flowlog.TablePublished
-	cache := map[string]*maglev.Table{}
-	for _, s := range c.services {
-		if s.table != nil {
-			cache[s.tableOf] = s.table
-		}
-	}
-	for _, s := range c.services {
-		start := time.Now()
-		moved, changed, err := s.makeTable(cache, c.backendSlots)
-		if err != nil {
-			return nil, nil, err
-		}
-		if changed {
-			published = append(published, flowlog.TablePublished{Service: s.conf.Name, Generation: snap.Generation,
-				Backends: len(s.members), Slots: len(s.table.Slots()), SlotsMoved: moved, Build: time.Since(start)})
-		}
-		ref := c.serviceSlots.ref(s.key)
-		snap.Services[ref.Slot()] = s.entry(ref)
-		for _, b := range s.backends {
-			r := c.backendSlots.ref(b.key)
-			snap.Backends[r.Slot()] = b.entry(s, r, ref)
-		}
-	}
-	snap, err := table.New(snap)
-	return snap, published, err
-}
-
-func (s *service) entry(ref table.Ref) table.Service {
-	return table.Service{
-		Live: true, Ref: ref, Name: s.conf.Name,
-		Addr: packet.FromNetip(s.conf.Address), V6: s.conf.Address.Unmap().Is6(),
-		Port: s.conf.Port, Proto: protoNumber(s.conf.Protocol), Mode: modeOf(s.conf.Forward),
-		SloppyTCP: s.conf.SloppyTCP, Reject: s.conf.NoBackend == "reject",
-		Slots: s.table.Slots(), Members: s.members,
-	}
-}
-
-func (b *backend) entry(s *service, ref, svc table.Ref) table.Backend {
-	e := table.Backend{
-		Live: true, Ref: ref, Service: svc, Name: b.conf.Name,
-		Addr: packet.FromNetip(b.conf.Address), V6: b.conf.Address.Unmap().Is6(), Port: b.conf.Port, Up: b.up,
-	}
-	if b.lost != nil {
-		return e
-	}
-	e.Resolved, e.Out, e.MTU = true, uint8(b.out), uint16(min(b.hop.MTU, 65535))
-	e.Eth = table.Eth(mac(b.hop.DstMAC), mac(b.hop.SrcMAC))
-	if s.conf.Forward == "tun" {
-		e.TunSrc = packet.FromNetip(b.hop.Source)
-	}
-	return e
-}
-
-func mac(h net.HardwareAddr) (m table.MAC) {
-	copy(m[:], h)
-	return m
-}
+func sameArray[E any](x, y []E) bool { return len(x) == len(y) && (len(x) == 0 || &x[0] == &y[0]) }
 
 // ports describes the director's interfaces as workers need them.
 func (c *Controller) ports() []table.Port {
-	ports := make([]table.Port, len(c.conf.Interfaces))
-	for i := range c.conf.Interfaces {
-		f := c.facts[i]
+	ports := make([]table.Port, len(c.facts))
+	for i, f := range c.facts {
 		p := table.Port{Name: f.Name, MAC: mac(f.MAC), MTU: uint16(min(f.MTU, 65535))}
 		for _, a := range f.Addrs {
 			if a.Addr().IsLinkLocalUnicast() {
@@ -230,18 +196,6 @@ func timeouts(t *config.Timeouts) table.Timeouts {
 	return out
 }
 
-// rules are what the steering program is to look for.
-func (c *Controller) rules() steer.Rules {
-	r := steer.Rules{Locals: c.neigh.Locals()}
-	for _, s := range c.services {
-		p := protoNumber(s.conf.Protocol)
-		r.Services = append(r.Services, steer.Key{Addr: s.conf.Address.Unmap(), Port: s.conf.Port, Proto: p})
-		if s.conf.Forward != "nat" {
-			continue
-		}
-		for _, b := range s.backends {
-			r.Replies = append(r.Replies, steer.Key{Addr: b.conf.Address.Unmap(), Port: b.conf.Port, Proto: p})
-		}
-	}
-	return r
+func longest(t *config.Timeouts) time.Duration {
+	return max(t.Established, t.SynRecv, t.FinWait, t.TimeWait, t.Close, t.CloseWait, t.LastAck, t.UDP, 2*time.Minute)
 }

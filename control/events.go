@@ -12,7 +12,7 @@ import (
 const (
 	drainEvery   = 50 * time.Millisecond
 	summaryEvery = 10 * time.Second
-	drainAtOnce  = 8192 // events of a worker a drain: the log must not hold up the loop
+	drainAtOnce  = 8192 // events of a worker a drain: they must not hold up the loop
 )
 
 // backendName is what the log calls a backend, kept while a flow may name it.
@@ -21,21 +21,20 @@ type backendName struct {
 	mode, protocol   string
 	vip              netip.Addr
 	server           netip.AddrPort
-	gone             time.Time                 // zero while it is configured
-	base             dataplane.BackendCounters // what the slot's counters held when the backend got it
+	gone             time.Time // zero while it is configured
 }
 
 // drain is the state of reading the workers' events.
 type drain struct {
 	buf     [256]dataplane.Event
+	atOnce  int
 	lost    []uint64 // events lost by worker, as last reported
 	drops   [dataplane.NumReasons]uint64
 	summary time.Time
 }
 
 // nameBackends remembers the names of the present backends, and forgets those gone for longer than any flow lives.
-func (c *Controller) nameBackends() {
-	now := time.Now()
+func (c *Controller) nameBackends(now time.Time) {
 	for r, n := range c.names {
 		switch {
 		case n.gone.IsZero():
@@ -47,12 +46,7 @@ func (c *Controller) nameBackends() {
 	}
 	for _, s := range c.services {
 		for _, b := range s.backends {
-			ref := c.backendSlots.ref(b.key)
-			old, known := c.names[ref]
-			if !known {
-				old.base = c.engine.Backend(ref.Slot())
-			}
-			c.names[ref] = backendName{base: old.base,
+			c.names[b.ref] = backendName{
 				service: s.conf.Name, backend: b.conf.Name, mode: s.conf.Forward, protocol: s.conf.Protocol,
 				vip: s.conf.Address.Unmap(), server: netip.AddrPortFrom(b.conf.Address.Unmap(), b.conf.Port)}
 		}
@@ -61,14 +55,12 @@ func (c *Controller) nameBackends() {
 
 // drainEvents moves what the workers recorded into the log; at the end, all of it.
 func (c *Controller) drainEvents(all bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.drain.lost == nil {
 		c.drain.lost = make([]uint64, c.engine.Workers())
 		c.drain.summary = time.Now()
 	}
 	for w := range c.engine.Workers() {
-		for n, total := 1, 0; n > 0 && (all || total < drainAtOnce); total += n {
+		for n, total := 1, 0; n > 0 && (all || total < c.drain.atOnce); total += n {
 			n = c.engine.ReadEvents(w, c.drain.buf[:])
 			for i := range n {
 				c.logFlow(w, &c.drain.buf[i])

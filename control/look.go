@@ -3,147 +3,176 @@ package control
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"time"
 
-	"xlvs/control/announce"
+	"xlvs/control/config"
 	"xlvs/control/flowlog"
 	"xlvs/control/neigh"
+	"xlvs/dataplane/table"
 )
 
-// lookAtInterfaces takes up what the kernel says of the director's interfaces.
+// lookAtInterfaces takes up what the kernel says of the director's interfaces. What was known of one that
+// vanished stays, but for its being up.
 func (c *Controller) lookAtInterfaces() {
-	for i := range c.conf.Interfaces {
-		f, ok := c.neigh.Interface(c.conf.Interfaces[i].Name)
-		old := c.facts[i]
-		if !ok {
+	for i, old := range c.facts {
+		name := c.conf.Interfaces[i].Name
+		f, ok := c.neigh.Interface(name)
+		var anew error
+		if ok && old.Name != "" && f.Index != old.Index {
+			anew = errMadeAnew(name)
+		}
+		if !ok || anew != nil {
 			f = old
 			f.Up = false
 		}
-		if f.Up != old.Up || old.Name == "" {
-			switch {
-			case !f.Up:
-				c.log.Emit(flowlog.LinkDown{Interface: c.conf.Interfaces[i].Name})
-			case old.Name != "":
-				c.log.Emit(flowlog.LinkUp{Interface: f.Name})
-			}
+		c.warn("neigh", name, anew)
+		switch {
+		case !f.Up && (old.Up || old.Name == ""):
+			c.say(flowlog.LinkDown{Interface: name})
+		case f.Up && !old.Up && old.Name != "":
+			c.say(flowlog.LinkUp{Interface: name})
 		}
-		if !slices.Equal(f.MAC, old.MAC) {
-			if err := c.opt.Datapath.SetMAC(i, f.MAC); err != nil {
-				c.log.Emit(flowlog.Warning{Part: "steer", Err: err})
-			}
-		}
+		c.mu.Lock()
 		c.facts[i] = f
+		c.mu.Unlock()
+		c.tellMAC(i, f.MAC)
 	}
 }
 
-// Attached tells the controller that the steering programs are on the interfaces now: they learn their MAC addresses.
-func (c *Controller) Attached() error {
+func errMadeAnew(name string) error {
+	return fmt.Errorf("%s was removed and made anew: the director's sockets and steering program went with the old one; restart the director", name)
+}
+
+// tellMAC keeps the steering program up to date; until that succeeds it is tried again.
+func (c *Controller) tellMAC(i int, mac net.HardwareAddr) {
+	if slices.Equal(c.macs[i], mac) {
+		return
+	}
+	err := c.opt.Datapath.SetMAC(i, mac)
+	if err == nil {
+		c.macs[i] = mac
+	} else {
+		c.due.within(retryAfter)
+	}
+	c.warn("steer", c.conf.Interfaces[i].Name, err)
+}
+
+// A routeKey is what a backend's route depends on.
+type routeKey struct {
+	addr netip.Addr
+	mac  config.MAC // static one
+	tun  bool
+}
+
+func (b *backend) routeKey() routeKey { return routeKey{b.conf.Address.Unmap(), b.conf.MAC, b.tun} }
+
+// lookAtHops finds out by which interface and to which MAC each backend is reached.
+func (c *Controller) lookAtHops(services []*service) {
+	routes := map[routeKey]*route{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, f := range c.facts {
-		if err := c.opt.Datapath.SetMAC(i, f.MAC); err != nil {
-			return err
+	for _, s := range services {
+		for _, b := range s.backends {
+			k := b.routeKey()
+			if routes[k] == nil {
+				routes[k] = c.route(k)
+			}
+			b.route = routes[k]
 		}
 	}
-	return nil
 }
 
-// lookAtNextHops finds out by which interface and to which MAC each backend is reached.
-func (c *Controller) lookAtNextHops() {
+func (c *Controller) route(k routeKey) *route {
+	hop, err := c.neigh.Lookup(k.addr)
+	if err != nil {
+		return &route{err: err}
+	}
+	out := slices.IndexFunc(c.conf.Interfaces, func(i config.Interface) bool { return i.Name == hop.Interface })
+	switch {
+	case out < 0:
+		err = fmt.Errorf("%v is reached by %s, which is not among `interfaces`: add it there and restart the director", k.addr, hop.Interface)
+	case c.facts[out].Index != hop.Ifindex:
+		err = errMadeAnew(hop.Interface)
+	case k.tun && (!hop.Source.IsValid() || hop.Source.Is4() != k.addr.Is4()):
+		err = fmt.Errorf("%s has no address from which to tunnel to %v: give it one", hop.Interface, k.addr)
+	}
+	if !k.mac.IsZero() {
+		hop.DstMAC = net.HardwareAddr(k.mac[:])
+	}
+	return &route{hop: hop, out: out, err: err}
+}
+
+// patience is how long an address may be without an answer before the log tells: the kernel asks three times,
+// a second apart, and the first answer usually comes at once.
+const patience = time.Second
+
+// A hopState is what the log last said about a route.
+type hopState struct {
+	since    time.Time // when it was first seen without having been told of
+	resolved bool
+	lost     bool
+	next     netip.Addr
+	mac      table.MAC
+	ifname   string
+}
+
+// tellHops writes what changed about next hops, once for all the backends behind one.
+func (c *Controller) tellHops(now time.Time) {
+	seen, told := make(map[routeKey]bool, len(c.hops)), map[flowlog.Record]bool{}
 	for _, s := range c.services {
 		for _, b := range s.backends {
-			c.lookAtHop(s, b)
-		}
-	}
-}
-
-func (c *Controller) lookAtHop(s *service, b *backend) {
-	addr := b.conf.Address.Unmap()
-	hop, err := c.neigh.Lookup(addr)
-	out := -1
-	if err == nil {
-		if out = c.interfaceIndex(hop.Interface); out < 0 {
-			err = fmt.Errorf("%v is reached by %s, which is not among `interfaces`: add it there", addr, hop.Interface)
-		} else if s.conf.Forward == "tun" && (!hop.Source.IsValid() || hop.Source.Is4() != addr.Is4()) {
-			err = fmt.Errorf("%s has no address from which to tunnel to %v: give it one", hop.Interface, addr)
-		}
-	}
-	b.lost = err
-	if err == nil {
-		b.hop, b.out = hop, out
-	}
-	c.logHop(nextAddr(addr, b.hop.Gateway), b)
-}
-
-// logHop writes what changed about a next hop, once for all the backends behind it. An address that was never
-// resolved is worth a line only once the first look-up is over.
-func (c *Controller) logHop(next netip.Addr, b *backend) {
-	known, seen := c.hops[next]
-	switch {
-	case b.lost == nil && (!seen || known.reason != "" || known.mac != mac(b.hop.DstMAC)):
-		c.hops[next] = hopState{mac: mac(b.hop.DstMAC)}
-		c.log.Emit(flowlog.NeighbourResolved{Address: next, MAC: mac(b.hop.DstMAC), Interface: b.hop.Interface})
-	case b.lost != nil && known.reason != b.lost.Error() && !errors.Is(b.lost, neigh.ErrPending):
-		c.hops[next] = hopState{mac: known.mac, reason: b.lost.Error()}
-		c.log.Emit(flowlog.NeighbourLost{Address: next, MAC: known.mac, Interface: b.hop.Interface, Reason: b.lost.Error()})
-	}
-}
-
-// hopState is what the log last said about a next hop.
-type hopState struct {
-	mac    [6]byte
-	reason string // why it was lost; empty: resolved
-}
-
-func nextAddr(addr, gateway netip.Addr) netip.Addr {
-	if gateway.IsValid() {
-		return gateway
-	}
-	return addr
-}
-
-func (c *Controller) interfaceIndex(name string) int {
-	for i := range c.conf.Interfaces {
-		if c.conf.Interfaces[i].Name == name {
-			return i
-		}
-	}
-	return -1
-}
-
-// announceAll makes the announcer answer for the VIPs that want it.
-func (c *Controller) announceAll() error {
-	var vips []netip.Addr
-	for _, s := range c.services {
-		if a := s.conf.Address.Unmap(); s.conf.Announce != "off" && !slices.Contains(vips, a) {
-			vips = append(vips, a)
-		}
-	}
-	var ifs []announce.Interface
-	for _, f := range c.facts {
-		if f.Name != "" {
-			ifs = append(ifs, announce.Interface{Name: f.Name, Index: f.Index, MAC: f.MAC, Addrs: f.Addrs, Up: f.Up, Ups: f.Ups, NoARP: f.NoARP})
-		}
-	}
-	if err := c.ann.Set(ifs, vips); err != nil {
-		return err
-	}
-	for _, st := range c.ann.Status() {
-		for _, v := range st.VIPs {
-			if slices.Contains(c.vips, v) {
+			k := b.routeKey()
+			if seen[k] {
 				continue
 			}
-			c.log.Emit(flowlog.VIPAnnounced{Address: v, MAC: c.macOf(st.Interface), Interface: st.Interface})
+			seen[k] = true
+			if c.hops[k] == nil {
+				c.hops[k] = &hopState{since: now, next: k.addr}
+			}
+			c.tellHop(k.addr, c.hops[k], b.route, told, now)
 		}
 	}
-	c.vips = vips
-	return nil
+	for k := range c.hops {
+		if !seen[k] {
+			delete(c.hops, k)
+		}
+	}
 }
 
-func (c *Controller) macOf(name string) [6]byte {
-	if i := c.interfaceIndex(name); i >= 0 {
-		return mac(c.facts[i].MAC)
+func (c *Controller) tellHop(addr netip.Addr, h *hopState, r *route, told map[flowlog.Record]bool, now time.Time) {
+	if r.err == nil {
+		next := r.hop.Gateway
+		if !next.IsValid() {
+			next = addr
+		}
+		is := hopState{resolved: true, next: next, mac: mac(r.hop.DstMAC), ifname: r.hop.Interface}
+		if *h == is {
+			return
+		}
+		*h = is
+		line := flowlog.NeighbourResolved{Address: is.next, MAC: is.mac, Interface: is.ifname}
+		if !told[line] {
+			told[line] = true
+			c.say(line)
+		}
+		return
 	}
-	return [6]byte{}
+	if h.lost || errors.Is(r.err, neigh.ErrPending) {
+		return
+	}
+	if wait := patience - now.Sub(h.since); !h.resolved && wait > 0 {
+		c.due.within(wait)
+		return
+	}
+	h.lost, h.resolved = true, false
+	same := flowlog.NeighbourLost{Address: h.next, MAC: h.mac, Interface: h.ifname}
+	if !told[same] {
+		told[same] = true
+		line := same
+		line.Reason = r.err.Error()
+		c.say(line)
+	}
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"xlvs/dataplane/table"
@@ -10,6 +11,9 @@ import (
 // slots gives tenants stable slots of an array that flows refer to. A slot that became free is not
 // given away before rest has passed, and then with another generation, so that a flow which still
 // names the former tenant cannot be taken for the new one's.
+//
+// A change of tenants is two steps, so that one which fails in between loses nobody's slot: admit lets the new
+// ones in beside the old ones, and keep then moves out whoever is not to stay.
 type slots struct {
 	rest   time.Duration
 	limit  int
@@ -27,49 +31,57 @@ func newSlots(limit int, rest time.Duration) *slots {
 	return &slots{rest: rest, limit: limit, byKey: map[string]table.Ref{}}
 }
 
-// assign makes keys the tenants: those that stay keep their slots, those that are missing move
-// out, new ones move in. It refuses, changing nothing, when there are not enough slots.
-func (s *slots) assign(keys []string, now time.Time) error {
-	want := make(map[string]bool, len(keys))
-	fresh := 0
+// admit gives a slot to each key that has none. It refuses, changing nothing, when there are not enough.
+func (s *slots) admit(keys []string, now time.Time) error {
+	fresh := map[string]bool{}
 	for _, k := range keys {
-		if want[k] {
-			continue
-		}
-		want[k] = true
 		if _, ok := s.byKey[k]; !ok {
-			fresh++
+			fresh[k] = true
 		}
 	}
 	ripe := 0
 	for ripe < len(s.vacant) && now.Sub(s.vacant[ripe].at) >= s.rest {
 		ripe++
 	}
-	if fresh > ripe+s.limit-len(s.gens) {
-		return fmt.Errorf("%d new entries, but %d of %d slots are free; slots that were given up are free again %v later",
-			fresh, ripe+s.limit-len(s.gens), s.limit, s.rest)
+	if free := ripe + s.limit - len(s.gens); len(fresh) > free {
+		return fmt.Errorf("%d new ones, but %d of %d slots are free; slots that were given up are free again %v later",
+			len(fresh), free, s.limit, s.rest)
 	}
-	for k, r := range s.byKey {
-		if !want[k] {
-			delete(s.byKey, k)
-			s.vacant = append(s.vacant, vacancy{r.Slot(), now})
-		}
-	}
-	for _, k := range keys {
-		if _, ok := s.byKey[k]; ok {
+	for _, k := range keys { // in their order, so that the result does not depend on a map's
+		if !fresh[k] {
 			continue
 		}
+		delete(fresh, k)
+		slot := len(s.gens)
 		if ripe > 0 {
-			slot := s.vacant[0].slot
+			slot = s.vacant[0].slot
 			s.vacant, ripe = s.vacant[1:], ripe-1
 			s.gens[slot]++
-			s.byKey[k] = table.MakeRef(slot, s.gens[slot])
-			continue
+		} else {
+			s.gens = append(s.gens, 0)
 		}
-		s.gens = append(s.gens, 0)
-		s.byKey[k] = table.MakeRef(len(s.gens)-1, 0)
+		s.byKey[k] = table.MakeRef(slot, s.gens[slot])
 	}
 	return nil
+}
+
+// keep moves all tenants out but those named.
+func (s *slots) keep(keys []string, now time.Time) {
+	stay := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		stay[k] = true
+	}
+	var left []int
+	for k, r := range s.byKey {
+		if !stay[k] {
+			delete(s.byKey, k)
+			left = append(left, r.Slot())
+		}
+	}
+	slices.Sort(left)
+	for _, slot := range left {
+		s.vacant = append(s.vacant, vacancy{slot, now})
+	}
 }
 
 // ref returns the slot of a tenant.

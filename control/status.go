@@ -1,8 +1,8 @@
 package control
 
 import (
-	"net"
 	"os"
+	"slices"
 	"time"
 
 	"xlvs/control/api"
@@ -21,19 +21,21 @@ type InterfaceInfo struct {
 
 // Status describes the director for the API. infos are by interface.
 func (c *Controller) Status(infos []InterfaceInfo) api.Status {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	st := api.Status{
-		Version: c.opt.Version, PID: os.Getpid(), File: c.opt.File, Started: c.started, Generation: c.generation,
-		Services: len(c.services), Forwarded: map[string]uint64{}, Drops: map[string]uint64{},
+		Version: c.opt.Version, PID: os.Getpid(), File: c.opt.File, Started: c.started,
+		Forwarded: map[string]uint64{}, Drops: map[string]uint64{},
 	}
+	c.mu.RLock()
+	st.Generation, st.Services = c.generation, len(c.services)
 	for _, s := range c.services {
 		st.Backends += len(s.backends)
 		st.Up += s.up()
 	}
-	for i, f := range c.facts {
+	facts := slices.Clone(c.facts)
+	c.mu.RUnlock()
+	for i, f := range facts {
 		st.Interfaces = append(st.Interfaces, api.Interface{
-			Name: c.conf.Interfaces[i].Name, Up: f.Up, MAC: net.HardwareAddr(f.MAC).String(), MTU: f.MTU,
+			Name: f.Name, Up: f.Up, MAC: f.MAC.String(), MTU: f.MTU,
 			Queues: infos[i].Queues, Attach: infos[i].Attach, Bind: infos[i].Bind, Notes: infos[i].Notes, Steered: c.steered(i)})
 	}
 	for w := range c.engine.Workers() {
@@ -52,12 +54,13 @@ func (c *Controller) Status(infos []InterfaceInfo) api.Status {
 	return st
 }
 
+// steered returns no counters where they cannot be read: the rest of the status is worth showing.
 func (c *Controller) steered(i int) map[string]uint64 {
+	out := map[string]uint64{}
 	n, err := c.opt.Datapath.Steered(i)
 	if err != nil {
-		return nil
+		return out
 	}
-	out := map[string]uint64{}
 	for r, v := range n {
 		if v > 0 {
 			out[steer.Reason(r).String()] = v
@@ -73,30 +76,32 @@ func (c *Controller) worker(w int) api.Worker {
 	for p := range c.engine.Ports(w) {
 		st := c.engine.Port(w, p)
 		out.Outstanding += st.Outstanding
-		out.Ports = append(out.Ports, api.Port{Interface: c.conf.Interfaces[c.engine.PortInterface(w, p)].Name,
+		out.Ports = append(out.Ports, api.Port{Interface: c.opt.Config.Interfaces[c.engine.PortInterface(w, p)].Name,
 			RxPackets: st.RxPackets, TxPackets: st.TxPackets, RxDropped: st.RxDropped, TxDropped: st.TxDropped,
 			Wakeups: st.Wakeups, Errors: st.Errors})
 	}
 	return out
 }
 
-func (s *service) up() (n int) {
-	for _, b := range s.backends {
-		if b.up {
-			n++
-		}
+// each calls do for every service, under the lock, but lets the loop have it in between: of many services
+// the list takes longer than a dead backend should wait.
+func (c *Controller) each(do func(*service)) {
+	c.mu.RLock()
+	services := c.services
+	c.mu.RUnlock()
+	for _, s := range services {
+		c.mu.RLock()
+		do(s)
+		c.mu.RUnlock()
 	}
-	return n
 }
 
 // Services lists the virtual services for the API.
 func (c *Controller) Services() []api.Service {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	out := []api.Service{}
-	for _, s := range c.services {
+	c.each(func(s *service) {
 		e := api.Service{Name: s.conf.Name, Address: s.conf.Address, Port: s.conf.Port, Protocol: s.conf.Protocol,
-			Forward: s.conf.Forward, Slots: len(s.table.Slots()), Backends: len(s.backends), Up: s.up()}
+			Forward: s.conf.Forward, Slots: len(s.built.table.Slots()), Backends: len(s.backends), Up: s.up()}
 		for _, b := range s.backends {
 			n := c.counters(b)
 			e.Packets += n.Packets
@@ -108,14 +113,13 @@ func (c *Controller) Services() []api.Service {
 			e.Inactive += n.Inactive
 		}
 		out = append(out, e)
-	}
+	})
 	return out
 }
 
 // counters are what the workers counted for a backend since it got its slot.
 func (c *Controller) counters(b *backend) api.Counters {
-	ref := c.backendSlots.ref(b.key)
-	n, was := c.engine.Backend(ref.Slot()), c.names[ref].base
+	n, was := c.engine.Backend(b.ref.Slot()), &b.base
 	return api.Counters{Packets: n.Packets - was.Packets, Bytes: n.Bytes - was.Bytes,
 		ReplyPackets: n.ReplyPackets - was.ReplyPackets, ReplyBytes: n.ReplyBytes - was.ReplyBytes,
 		Flows: n.Flows - was.Flows, Active: n.Active, Inactive: n.Inactive}
@@ -123,29 +127,30 @@ func (c *Controller) counters(b *backend) api.Counters {
 
 // Backends lists the backends of all services for the API.
 func (c *Controller) Backends() []api.Backend {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	out := []api.Backend{}
-	for _, s := range c.services {
+	c.each(func(s *service) {
 		slots := map[string]int{}
-		for i, n := range s.table.Counts() {
-			slots[s.table.Names()[i]] = n
+		for i, n := range s.built.counts {
+			slots[s.built.table.Names()[i]] = n
 		}
 		for _, b := range s.backends {
-			e := api.Backend{Service: s.conf.Name, Name: b.conf.Name, Address: b.conf.Address, Port: b.conf.Port,
-				Forward: s.conf.Forward, Weight: *b.conf.Weight, Up: b.up, Reason: b.why, Slots: slots[b.conf.Name],
-				Counters: c.counters(b)}
-			if !b.since.IsZero() {
-				at := b.since.Round(time.Millisecond)
-				e.Since = &at
-			}
-			if b.lost != nil {
-				e.Unreached = b.lost.Error()
-			} else {
-				e.NextHop, e.Interface = b.hop.DstMAC.String(), b.hop.Interface
-			}
-			out = append(out, e)
+			out = append(out, c.describe(b, slots[b.conf.Name]))
 		}
-	}
+	})
 	return out
+}
+
+func (c *Controller) describe(b *backend, slots int) api.Backend {
+	e := api.Backend{Service: b.svc.conf.Name, Name: b.conf.Name, Address: b.conf.Address, Port: b.conf.Port,
+		Forward: b.svc.conf.Forward, Weight: *b.conf.Weight, Up: b.up, Reason: b.why, Slots: slots, Counters: c.counters(b)}
+	if !b.since.IsZero() {
+		at := b.since.Round(time.Millisecond)
+		e.Since = &at
+	}
+	if b.route.err != nil {
+		e.Unreached = b.route.err.Error()
+	} else {
+		e.NextHop, e.Interface = b.route.hop.DstMAC.String(), b.route.hop.Interface
+	}
+	return e
 }

@@ -1,0 +1,179 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"xlvs/control/config"
+	"xlvs/control/neigh"
+	"xlvs/dataplane/steer"
+	"xlvs/dataplane/table"
+)
+
+// Offline is what a configuration comes to without a kernel: what workers and steering program of a director
+// would have, made by the same code, with next hops out of the configuration.
+type Offline struct {
+	Snapshot *table.Snapshot
+	Rules    steer.Rules
+	Checked  [][6]byte // by interface: the MAC address that frames must have; zeros where none is configured
+	Warnings []string  // backends that cannot be reached, and why
+}
+
+// NewOffline works a configuration out. Every backend counts as up but for those in down, which are names, or
+// service and name with a slash between.
+func NewOffline(conf *config.Config, down []string) (*Offline, error) {
+	now := time.Time{}
+	c := &Controller{conf: conf, tables: map[string]*built{},
+		serviceSlots: newSlots(table.MaxServices, 0), backendSlots: newSlots(table.MaxBackends, 0)}
+	hops := newFileHops(conf)
+	c.neigh, c.facts = hops, hops.facts
+	services := model(conf, now)
+	skeys, bkeys := keys(services)
+	if err := c.serviceSlots.admit(skeys, now); err != nil {
+		return nil, fmt.Errorf("services: %w", err)
+	}
+	if err := c.backendSlots.admit(bkeys, now); err != nil {
+		return nil, fmt.Errorf("backends: %w", err)
+	}
+	o := &Offline{Checked: make([][6]byte, len(conf.Interfaces))}
+	for i := range conf.Interfaces {
+		o.Checked[i] = [6]byte(conf.Interfaces[i].MAC)
+	}
+	used := map[string]bool{}
+	for _, s := range services {
+		s.ref = c.serviceSlots.ref(s.key)
+		s.static.Ref = s.ref
+		for _, b := range s.backends {
+			b.ref = c.backendSlots.ref(b.key)
+			b.static.Ref, b.static.Service = b.ref, s.ref
+			b.up, b.known, b.why = true, true, "health is not checked offline"
+			for _, name := range down {
+				if name == b.conf.Name || name == s.conf.Name+"/"+b.conf.Name {
+					b.up, b.why, used[name] = false, "named as down", true
+				}
+			}
+			if b.route = hops.route(b); b.route.err != nil {
+				o.Warnings = append(o.Warnings, fmt.Sprintf("service %s: backend %s: %v", s.conf.Name, b.conf.Name, b.route.err))
+			}
+		}
+	}
+	for _, name := range down {
+		if !used[name] {
+			return nil, fmt.Errorf("no backend is called %s; name one as BACKEND or SERVICE/BACKEND", name)
+		}
+	}
+	d, err := c.draft(conf, services)
+	if err != nil {
+		return nil, err
+	}
+	o.Snapshot, o.Rules = d.snap, c.rules(services)
+	return o, nil
+}
+
+// fileHops takes the place of the kernel's neighbours and interfaces: what the configuration says of them.
+type fileHops struct {
+	facts  []neigh.Facts
+	static map[netip.Addr]config.MAC
+}
+
+func newFileHops(conf *config.Config) *fileHops {
+	h := &fileHops{static: map[netip.Addr]config.MAC{}}
+	for i := range conf.Interfaces {
+		c := &conf.Interfaces[i]
+		f := neigh.Facts{Name: c.Name, Index: i + 1, MAC: net.HardwareAddr(c.MAC[:]), MTU: c.MTU, Addrs: c.Addresses, Up: true}
+		if c.MAC.IsZero() {
+			f.MAC = net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}
+		}
+		if f.MTU == 0 {
+			f.MTU = 1500
+		}
+		h.facts = append(h.facts, f)
+	}
+	for i := range conf.Services {
+		for _, b := range conf.Services[i].Backends {
+			if !b.MAC.IsZero() {
+				h.static[b.Address.Unmap()] = b.MAC
+			}
+		}
+	}
+	return h
+}
+
+// route is how a backend is reached: by the first interface that has an address in its subnet, or by the first.
+func (h *fileHops) route(b *backend) *route {
+	hop, err := h.Lookup(b.conf.Address.Unmap())
+	r := &route{hop: hop, out: hop.Ifindex - 1, err: err}
+	if b.tun && !hop.Source.IsValid() {
+		family := "IPv4"
+		if b.conf.Address.Unmap().Is6() {
+			family = "IPv6"
+		}
+		r.err = fmt.Errorf("interface %s has no %s address to tunnel from; give it one with `addresses`", hop.Interface, family)
+	}
+	return r
+}
+
+// Lookup implements nextHops.
+func (h *fileHops) Lookup(a netip.Addr) (neigh.Hop, error) {
+	f := &h.facts[0]
+	if i := slices.IndexFunc(h.facts, func(f neigh.Facts) bool {
+		return slices.ContainsFunc(f.Addrs, func(p netip.Prefix) bool { return p.Contains(a) })
+	}); i >= 0 {
+		f = &h.facts[i]
+	}
+	hop := neigh.Hop{Ifindex: f.Index, Interface: f.Name, SrcMAC: f.MAC, DstMAC: derivedMAC(a), MTU: f.MTU, Source: sourceFor(f.Addrs, a)}
+	if m, ok := h.static[a]; ok {
+		hop.DstMAC = net.HardwareAddr(m[:])
+	}
+	return hop, nil
+}
+
+// sourceFor picks the address that goes with destination a: one of its subnet, else the first of its family.
+func sourceFor(addrs []netip.Prefix, a netip.Addr) (src netip.Addr) {
+	for _, p := range addrs {
+		switch {
+		case p.Contains(a):
+			return p.Addr()
+		case !src.IsValid() && p.Addr().Is4() == a.Is4() && !p.Addr().IsLinkLocalUnicast():
+			src = p.Addr()
+		}
+	}
+	return src
+}
+
+// derivedMAC is 02:00 and the IPv4 address, or the last four bytes of the IPv6 address.
+func derivedMAC(a netip.Addr) net.HardwareAddr {
+	b := a.AsSlice()
+	return append(net.HardwareAddr{2, 0}, b[len(b)-4:]...)
+}
+
+// Locals implements nextHops.
+func (h *fileHops) Locals() (out []netip.Addr) {
+	for _, f := range h.facts {
+		for _, p := range f.Addrs {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// Interface implements nextHops.
+func (h *fileHops) Interface(name string) (neigh.Facts, bool) {
+	i := slices.IndexFunc(h.facts, func(f neigh.Facts) bool { return f.Name == name })
+	if i < 0 {
+		return neigh.Facts{}, false
+	}
+	return h.facts[i], true
+}
+
+// Set, Changed and Close implement nextHops: a configuration does not change by itself.
+func (h *fileHops) Set([]neigh.Want) {}
+
+// Changed implements nextHops.
+func (h *fileHops) Changed() <-chan struct{} { return nil }
+
+// Close implements nextHops.
+func (h *fileHops) Close() error { return nil }
