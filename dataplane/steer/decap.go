@@ -42,10 +42,11 @@ func (r DecapReason) String() string {
 // DecapCounters are packets by DecapReason, all interfaces and CPUs together.
 type DecapCounters [NumDecapReasons]uint64
 
-// Decap is an XDP program for real servers whose kernel has neither ipip nor ip6tnl. From packets for one of its
+// Decap is an XDP program for real servers whose kernel has no tunnels. From packets for one of its
 // outer addresses it strips an outer IPv4 header (RFC 2003, RFC 4213) or IPv6 header (RFC 2473; with or
-// without the destination options that Linux puts behind it), takes the outer ECN mark over as RFC 6040
-// says, and gives the inner packet to the kernel with its VLAN tag, provided that it is for a permitted VIP. All
+// without the destination options that Linux puts behind it), and with it a GRE header (RFC 2784), or a UDP and a GUE
+// header of variant 0 (draft-ietf-intarea-gue) once AcceptGUE has named the port. Neither's checksum is verified, as the
+// inner packet has its own. It takes the outer ECN mark over as RFC 6040 says, and gives the inner packet to the kernel with its VLAN tag, provided that it is for a permitted VIP. All
 // else it passes on as it is. Its methods may be called from any goroutine.
 type Decap struct {
 	mu      sync.Mutex
@@ -67,6 +68,19 @@ func LoadDecap(outer []netip.Addr, vips []netip.Addr) (*Decap, error) {
 		return nil, errors.Join(err, d.objects.Close())
 	}
 	return d, nil
+}
+
+// AcceptGUE makes the program strip GUE that comes to a UDP port; 0: no longer.
+func (d *Decap) AcceptGUE(port uint16) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errors.New("decapsulator: already closed")
+	}
+	if err := d.objects.GuePort.Set([2]byte{byte(port >> 8), byte(port)}); err != nil {
+		return fmt.Errorf("decapsulator: set the port of GUE: %w", err)
+	}
+	return nil
 }
 
 func fill(m *ebpf.Map, what string, addrs []netip.Addr) error {

@@ -39,6 +39,7 @@ const (
 	decapMapDecapOuters   = "decap_outers"
 	decapMapDecapVips     = "decap_vips"
 	decapProgDecap        = "decap"
+	decapVarGuePort       = "gue_port"
 )
 
 // loadDecap returns the embedded CollectionSpec for decap.
@@ -99,6 +100,7 @@ type decapMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type decapVariableSpecs struct {
+	GuePort *ebpf.VariableSpec `ebpf:"gue_port"`
 }
 
 // decapObjects contains all objects after they have been loaded into the kernel.
@@ -138,6 +140,7 @@ func (m *decapMaps) Close() error {
 //
 // It can be passed to loadDecapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type decapVariables struct {
+	GuePort *ebpf.Variable `ebpf:"gue_port"`
 }
 
 // decapPrograms contains all programs after they have been loaded into the kernel.

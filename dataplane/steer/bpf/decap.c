@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 
-/* A decapsulator for real servers whose kernel has no ipip and no ip6tnl: strips the outer IP header
- * from frames of the director's TUN mode (RFC 2003, RFC 2473, RFC 4213) and gives the inner packet to the kernel. */
+/* A decapsulator for real servers whose kernel has no tunnels: strips the outer IP header (RFC 2003, RFC 2473, RFC 4213),
+ * and a GUE or GRE header behind it, from frames of the director's TUN mode and gives the inner packet to the kernel. */
 #include "headers.h"
 
 enum decap_reason {
@@ -37,6 +37,31 @@ struct {
 	__type(key, enum decap_reason);
 	__type(value, __u64);
 } decap_counters SEC(".maps");
+
+/* The UDP port that GUE comes to, in network byte order; 0: UDP is left alone. */
+volatile __be16 gue_port = 0;
+
+struct udp_header {
+	__be16 src;
+	__be16 dst;
+	__be16 length;
+	__u16 checksum;
+};
+
+/* draft-ietf-intarea-gue, 3.2: version(2) control(1) hlen(5), in units of 4 bytes. */
+struct gue_header {
+	__u8 version_control_hlen;
+	__u8 proto;
+	__be16 flags;
+};
+
+/* RFC 2784, 2: C(1) reserved(12) version(3). With C, checksum and reserved1 follow. */
+struct gre_header {
+	__be16 flags;
+	__be16 proto;
+};
+
+#define GRE_CHECKSUM be16(0x8000)
 
 #define ECN_MASK 3
 #define ECN_NOT_ECT 0
@@ -105,6 +130,74 @@ static __always_inline int has_inner(__u8 proto)
 	return proto == PROTO_IPIP || proto == PROTO_IPV6;
 }
 
+/* Can an outer header with this protocol be a tunnel's? */
+static __always_inline int may_have_inner(__u8 proto)
+{
+	return has_inner(proto) || proto == PROTO_GRE || (proto == PROTO_UDP && gue_port);
+}
+
+/* Reads past the UDP header and the GUE header of variant 0. The checksum is not verified: the inner packet has its
+ * own. A control message, or a header with flags or fields, is none that the director sends, and the kernel's. */
+static __always_inline enum decap_reason read_gue(struct cursor *c, struct tunnel *t)
+{
+	struct udp_header *udp = peek(c, sizeof(*udp));
+	struct gue_header *gue;
+	__u32 length;
+
+	if (!udp || t->length < sizeof(*udp))
+		return DECAP_PASS_MALFORMED;
+	if (udp->dst != gue_port)
+		return DECAP_PASS_OTHER;
+	length = be16(udp->length);
+	if (length > t->length || length < sizeof(*udp) + sizeof(*gue))
+		return DECAP_PASS_MALFORMED;
+	c->offset += sizeof(*udp);
+	gue = peek(c, sizeof(*gue));
+	if (!gue)
+		return DECAP_PASS_MALFORMED;
+	if (gue->version_control_hlen || gue->flags || !has_inner(gue->proto))
+		return DECAP_PASS_OTHER;
+	t->inner_proto = gue->proto;
+	t->length = length - sizeof(*udp) - sizeof(*gue);
+	c->offset += sizeof(*gue);
+	return DECAP_COUNT;
+}
+
+/* Reads past a GRE header without key and sequence number. */
+static __always_inline enum decap_reason read_gre(struct cursor *c, struct tunnel *t)
+{
+	struct gre_header *gre = peek(c, sizeof(*gre));
+	__u32 size = sizeof(*gre);
+
+	if (!gre || t->length < sizeof(*gre))
+		return DECAP_PASS_MALFORMED;
+	if (gre->flags & ~GRE_CHECKSUM)
+		return DECAP_PASS_OTHER;
+	if (gre->proto == be16(ETH_P_IP))
+		t->inner_proto = PROTO_IPIP;
+	else if (gre->proto == be16(ETH_P_IPV6))
+		t->inner_proto = PROTO_IPV6;
+	else
+		return DECAP_PASS_OTHER;
+	if (gre->flags)
+		size += 4;
+	if (size > t->length)
+		return DECAP_PASS_MALFORMED;
+	t->length -= size;
+	c->offset += size;
+	return DECAP_COUNT;
+}
+
+/* Reads what lies between the outer header and the inner one. */
+static __always_inline enum decap_reason read_shim(struct cursor *c, struct tunnel *t)
+{
+	if (t->inner_proto == PROTO_UDP)
+		return read_gue(c, t);
+	if (t->inner_proto == PROTO_GRE)
+		return read_gre(c, t);
+	return DECAP_COUNT;
+}
+
 /* The readers of the outer header leave the cursor at the inner one and return DECAP_COUNT, or why not. */
 static __always_inline enum decap_reason read_outer_ipv4(struct cursor *c, struct tunnel *t)
 {
@@ -117,7 +210,7 @@ static __always_inline enum decap_reason read_outer_ipv4(struct cursor *c, struc
 	total = be16(ip->total_length);
 	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || total < header || !holds(c, total))
 		return DECAP_PASS_MALFORMED;
-	if (!has_inner(ip->proto))
+	if (!may_have_inner(ip->proto))
 		return DECAP_PASS_OTHER;
 	address_from_ipv4(&t->outer, ip->dst);
 	if (!bpf_map_lookup_elem(&decap_outers, &t->outer))
@@ -141,7 +234,7 @@ static __always_inline enum decap_reason read_outer_ipv6(struct cursor *c, struc
 	if (!ip || *(__u8 *)ip >> 4 != 6 || !holds(c, sizeof(*ip) + be16(ip->payload_length)))
 		return DECAP_PASS_MALFORMED;
 	proto = ip->next_header;
-	if (!has_inner(proto) && proto != PROTO_DSTOPTS && proto != PROTO_FRAGMENT)
+	if (!may_have_inner(proto) && proto != PROTO_DSTOPTS && proto != PROTO_FRAGMENT)
 		return DECAP_PASS_OTHER;
 	address_from_ipv6(&t->outer, ip->dst);
 	if (is_ipv4_mapped(&t->outer) || !bpf_map_lookup_elem(&decap_outers, &t->outer))
@@ -163,7 +256,7 @@ static __always_inline enum decap_reason read_outer_ipv6(struct cursor *c, struc
 		length -= size;
 		c->offset += size;
 	}
-	if (!has_inner(proto))
+	if (!may_have_inner(proto))
 		return proto == PROTO_FRAGMENT ? DECAP_PASS_FRAGMENT : DECAP_PASS_OTHER;
 	t->inner_proto = proto;
 	t->length = length;
@@ -256,6 +349,8 @@ int decap(struct xdp_md *ctx)
 		reason = read_outer_ipv6(&c, &t);
 	else
 		return finish(DECAP_PASS_OTHER, XDP_PASS);
+	if (reason == DECAP_COUNT)
+		reason = read_shim(&c, &t);
 	if (reason != DECAP_COUNT)
 		return finish(reason, XDP_PASS);
 

@@ -19,6 +19,7 @@
 #define PROTO_IPV6 41
 #define PROTO_ROUTING 43
 #define PROTO_FRAGMENT 44
+#define PROTO_GRE 47
 #define PROTO_ICMPV6 58
 #define PROTO_DSTOPTS 60
 
