@@ -47,6 +47,11 @@ func TestLinkGoesDownAndUp(t *testing.T) {
 				transfer(t, w, w.VIP(m, v6))
 				parallel(t, w, m, w.VIP(m, v6))
 			})
+			// Each server's address is lost a few times, for another reason each time.
+			lost := w.count(t, func(e demo.Event) bool { return e.Event == "neighbour.lost" })
+			if most := 10 * 2 * len(w.Servers); lost == 0 && c.ifname != "eth0" || lost > most {
+				t.Errorf("neighbour.lost was logged %d times, want at most %d", lost, most)
+			}
 			select {
 			case <-w.dir.Process.Done():
 				t.Error("the director has ended")
