@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 )
 
 // A Figure is what one run of a case measured.
@@ -25,6 +26,7 @@ type Case struct {
 // (frequency, neighbours, temperature) is spread over all of them. It emits one row for each case and metric, also
 // when ctx ends before the last round; then it returns ctx's error.
 func (r *Run) Interleave(ctx context.Context, cases []Case) error {
+	cases = slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return !r.Wanted(c.Params) })
 	samples := make([]samples, len(cases))
 	defer func() {
 		for i := range cases {

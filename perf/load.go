@@ -6,14 +6,11 @@ import (
 	"net/netip"
 
 	"xlvs/dataplane"
-	"xlvs/dataplane/flow"
 	"xlvs/dataplane/packet"
-	"xlvs/dataplane/table"
-	"xlvs/maglev"
 )
 
-// source is a dataplane.Port that makes its packets on the spot: a template with the client's address
-// and port written over it, so that a small memory stands for any number of flows. What is sent is freed.
+// source is a dataplane.Port that makes its packets on the spot: a template with the flow's addresses and
+// ports written over it, so that a small memory stands for any number of flows. What is sent is freed.
 //
 // Flow number n has client 198.18.0.0/15 (RFC 2544) plus the upper bits of n, and port 1024 plus the
 // lower 15: the same function for the set-up and the measurement, with no list of flows to keep in cache.
@@ -22,46 +19,132 @@ type source struct {
 	template []byte
 	v6       bool
 	budget   int // frames still to deliver
-	mask     uint32
+	flows    uint64
 	next     uint32
-	step     uint32
-	sent     uint64
+	random   bool // flows in an order that no prefetcher foresees; else one after the other
+
+	services uint64 // over how many addresses, from the service's on, flows are spread; 0 and 1: all go to one
+	backend  []byte // not nil: packets are replies, and this is the backend of each flow
+
+	sent uint64
 }
 
 const (
 	flowPortBits = 15
 	headroom     = 256
+	chunkSize    = 2048
+	// written is how much of a frame the source fills in: all that a director looks at or changes. The rest of a
+	// long frame lies in memory as it is, as it would after a NIC's DMA, so that a long frame costs the source no more than a short one.
+	written = 128
 )
 
-// Recv makes up to len(b) packets. Flow numbers follow a full-period linear congruential sequence: every flow
-// comes once before any comes again, in an order that no prefetcher foresees.
+// Recv makes up to len(b) packets.
 func (s *source) Recv(b []dataplane.Frame) int {
-	n := min(len(b), 64, s.budget)
+	n := min(len(b), dataplane.MaxBurst, s.budget)
 	s.budget -= n
+	head := s.template[:min(len(s.template), written)]
 	for i := range b[:n] {
 		chunk, ok := s.mem.Alloc()
 		if !ok {
 			return i
 		}
 		f := s.mem.Chunk(chunk)[headroom:]
-		copy(f, s.template)
-		s.stamp(f, s.next&s.mask)
-		s.next = s.next*s.step + 12345
+		copy(f, head)
+		flow := uint32(s.next)
+		if s.random {
+			// The upper bits of a linear congruential sequence (Numerical Recipes), scaled to the number of flows.
+			flow = uint32(uint64(s.next) * s.flows >> 32)
+			s.next = s.next*1664525 + 1013904223
+		} else {
+			s.next++
+		}
+		s.stamp(f, flow)
 		b[i] = dataplane.Frame{Chunk: chunk, Off: headroom, Len: uint16(len(s.template))}
 	}
 	return n
 }
 
-// stamp writes flow n's client into a frame. Checksums are left as they are: the director updates them incrementally.
+// stamp writes flow n's addresses into a frame. Checksums are left as they are: the director updates them incrementally.
 func (s *source) stamp(f []byte, n uint32) {
-	if s.v6 {
-		binary.BigEndian.PutUint32(f[34:], n>>flowPortBits)
-		binary.BigEndian.PutUint16(f[54:], uint16(1024+n&(1<<flowPortBits-1)))
-		return
+	host, port := n>>flowPortBits, clientPort(n)
+	switch {
+	case s.backend != nil && s.v6:
+		f[37] = s.backend[n]
+		binary.BigEndian.PutUint32(f[50:], host)
+		binary.BigEndian.PutUint16(f[56:], port)
+	case s.backend != nil:
+		f[29] = s.backend[n]
+		binary.BigEndian.PutUint32(f[30:], clientNet+host)
+		binary.BigEndian.PutUint16(f[36:], port)
+	case s.v6:
+		binary.BigEndian.PutUint32(f[34:], host)
+		binary.BigEndian.PutUint16(f[54:], port)
+	default:
+		binary.BigEndian.PutUint32(f[26:], clientNet+host)
+		binary.BigEndian.PutUint16(f[34:], port)
 	}
-	binary.BigEndian.PutUint32(f[26:], 198<<24|18<<16+n>>flowPortBits)
-	binary.BigEndian.PutUint16(f[34:], uint16(1024+n&(1<<flowPortBits-1)))
+	if s.services > 1 {
+		// Fibonacci hashing spreads the flows; a flow always goes to the same service.
+		vip := uint32(uint64(n*2654435769) * s.services >> 32)
+		if s.v6 {
+			binary.BigEndian.PutUint32(f[50:], vipLow6+vip)
+		} else {
+			binary.BigEndian.PutUint32(f[30:], vipNet4+vip)
+		}
+	}
 }
+
+const (
+	clientNet = 198<<24 | 18<<16
+	vipNet4   = 203<<24 | 113<<8 // 203.0.113.0 and on
+	vipLow6   = 0x10
+)
+
+func clientPort(n uint32) uint16 { return uint16(1024 + n&(1<<flowPortBits-1)) }
+
+// client returns flow n's client.
+func client(v6 bool, n uint32) netip.Addr {
+	if v6 {
+		a := client6.As16()
+		binary.BigEndian.PutUint32(a[12:], n>>flowPortBits)
+		return netip.AddrFrom16(a)
+	}
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], clientNet+n>>flowPortBits)
+	return netip.AddrFrom4(a)
+}
+
+// vip returns the address of service number i.
+func vip(v6 bool, i int) netip.Addr {
+	if v6 {
+		a := vip6.As16()
+		binary.BigEndian.PutUint32(a[12:], vipLow6+uint32(i))
+		return netip.AddrFrom16(a)
+	}
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], vipNet4+uint32(i))
+	return netip.AddrFrom4(a)
+}
+
+// backendAddr returns the address of backend number i.
+func backendAddr(v6 bool, i int) netip.Addr {
+	if v6 {
+		a := netip.MustParseAddr("2001:db8:b::").As16()
+		a[13], a[14], a[15] = byte(i>>16), byte(i>>8), byte(i)
+		return netip.AddrFrom16(a)
+	}
+	return netip.AddrFrom4([4]byte{10, byte(1 + i>>16), byte(i >> 8), byte(i)})
+}
+
+var (
+	vip6    = netip.MustParseAddr("2001:db8:f::")
+	client6 = netip.MustParseAddr("2001:db8:1::")
+)
+
+const (
+	servicePort = 80
+	backendPort = 8080
+)
 
 // Send frees what the director forwarded.
 func (s *source) Send(b []dataplane.Frame) int {
@@ -80,76 +163,51 @@ func (s *source) Stats() dataplane.PortStats { return dataplane.PortStats{TxPack
 
 func (s *source) Close() error { return nil }
 
-// tcpTemplate is an Ethernet frame of size bytes (at least 64 with FCS; 60 without) with a TCP segment to the service.
-func tcpTemplate(v6 bool, flags byte, size int) []byte {
-	n := max(size, 60)
-	f := make([]byte, n)
-	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2})
+// tcpFrame is an Ethernet frame with a TCP segment from a client to the service, or, as a reply, from a backend
+// to a client. size is the frame's as RFC 2544 counts it, with the four bytes of check sequence that the frame here
+// does not have; an IPv6 segment needs 78.
+func tcpFrame(v6, reply bool, flags byte, size int) []byte {
 	l4 := 34
 	if v6 {
 		l4 = 54
-		n = max(n, 74)
-		f = append(f, make([]byte, n-len(f))...)
+	}
+	n := max(size-4, 60, l4+20)
+	f := make([]byte, n)
+	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2})
+	src, dst := client(v6, 0), vip(v6, 0)
+	sport, dport := uint16(1024), uint16(servicePort)
+	if reply {
+		src, dst, sport, dport = backendAddr(v6, 0), src, backendPort, sport
+	}
+	if v6 {
 		binary.BigEndian.PutUint16(f[12:], packet.EtherIPv6)
 		f[14] = 0x60
 		binary.BigEndian.PutUint16(f[18:], uint16(n-54))
 		f[20], f[21] = packet.ProtoTCP, 64
-		src := netip.MustParseAddr("2001:db8:1::").As16()
-		copy(f[22:], src[:])
-		vip := vip6.As16()
-		copy(f[38:], vip[:])
+		copy(f[22:], src.AsSlice())
+		copy(f[38:], dst.AsSlice())
 	} else {
 		binary.BigEndian.PutUint16(f[12:], packet.EtherIPv4)
 		f[14] = 0x45
 		binary.BigEndian.PutUint16(f[16:], uint16(n-14))
 		f[20] = 0x40
 		f[22], f[23] = 64, packet.ProtoTCP
-		vip := vip4.As4()
-		copy(f[30:], vip[:])
+		copy(f[26:], src.AsSlice())
+		copy(f[30:], dst.AsSlice())
 		packet.SetIPv4Sum(f[14:34])
 	}
-	binary.BigEndian.PutUint16(f[l4+2:], 80)
+	binary.BigEndian.PutUint16(f[l4:], sport)
+	binary.BigEndian.PutUint16(f[l4+2:], dport)
 	f[l4+12], f[l4+13] = 5<<4, flags
 	f[l4+16], f[l4+17] = 0x12, 0x34
 	return f
 }
 
-var (
-	vip4 = netip.MustParseAddr("203.0.113.10")
-	vip6 = netip.MustParseAddr("2001:db8:f::10")
-)
-
-// balancer is a snapshot with one TCP service on port 80 in the given mode and family.
-func balancer(mode table.Mode, v6 bool, backends int, size uint64) (*table.Snapshot, error) {
-	var names []maglev.Backend
-	for i := range backends {
-		names = append(names, maglev.Backend{Name: fmt.Sprintf("b%05d", i), Weight: 1})
-	}
-	m, err := maglev.New(names, size)
+// newSource makes a source and its packet memory.
+func newSource(v6 bool, flows int) (*source, error) {
+	mem, err := dataplane.NewMemory(make([]byte, 512*chunkSize), chunkSize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("packets: %w", err)
 	}
-	vip := vip4
-	if v6 {
-		vip = vip6
-	}
-	s := &table.Snapshot{Generation: 1, Timeouts: flow.DefaultTimeouts(),
-		Ports: []table.Port{{Name: "mem", MTU: 1500}}}
-	svc := table.Service{Live: true, Name: "web", Addr: packet.FromNetip(vip), V6: v6, Port: 80, Proto: packet.ProtoTCP,
-		Mode: mode, Slots: m.Slots()}
-	for i := range backends {
-		addr := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		if v6 {
-			a := netip.MustParseAddr("2001:db8:b::").As16()
-			a[14], a[15] = byte(i>>8), byte(i)
-			addr = netip.AddrFrom16(a)
-		}
-		be := table.Backend{Live: true, Ref: table.MakeRef(i, 0), Name: names[i].Name, Addr: packet.FromNetip(addr), V6: v6,
-			Port: 8080, Up: true, Resolved: true, MTU: 1500, TunSrc: packet.FromNetip(addr)}
-		be.Eth = table.Eth(table.MAC{2, 0, 1, 0, byte(i >> 8), byte(i)}, table.MAC{2, 0, 0, 0, 0, 1})
-		s.Backends = append(s.Backends, be)
-		svc.Members = append(svc.Members, be.Ref)
-	}
-	s.Services = []table.Service{svc}
-	return table.New(s)
+	return &source{mem: mem, v6: v6, flows: uint64(flows)}, nil
 }

@@ -47,7 +47,9 @@ type Plot struct {
 type Run struct {
 	Quick bool // fewer points and runs: minutes instead of an hour
 	Runs  int  // repetitions of each figure; at least 5 unless Quick
-	Emit  func(Row)
+	// Only restricts the run to cases whose parameters have these values; a case without such a parameter is left out.
+	Only map[string]string
+	Emit func(Row)
 	// Progress says what is being measured now; done of total counts the figures.
 	Progress func(done, total int, what string)
 }
@@ -60,7 +62,7 @@ const (
 
 // Scenarios returns those that need neither root nor a network: they measure in memory.
 func Scenarios() []Scenario {
-	return []Scenario{}
+	return []Scenario{pipeline}
 }
 
 // Names returns the scenarios' names.
@@ -101,6 +103,16 @@ func Execute(ctx context.Context, scenarios []Scenario, r Run, version string) (
 		}
 	}
 	return res, nil
+}
+
+// Wanted reports whether Only admits a case: a scenario need not set up others.
+func (r *Run) Wanted(params map[string]any) bool {
+	for k, v := range r.Only {
+		if Text(params[k]) != v {
+			return false
+		}
+	}
+	return true
 }
 
 // Quote emits a figure that was not measured here: a paper's, or a reference's. It has 0 runs.

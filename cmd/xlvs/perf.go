@@ -55,6 +55,7 @@ type perfFlags struct {
 	quick                   bool
 	runs                    int
 	format, out, cpuprofile string
+	only                    map[string]string
 }
 
 func perfRunCmd() *cobra.Command {
@@ -72,6 +73,7 @@ standard output. Ctrl-C ends the run; what was measured until then is printed an
 	cmd.Flags().IntVar(&f.runs, "runs", 0, fmt.Sprintf("how often each figure is measured (default %d; with --quick %d)", perf.DefaultRuns, perf.DefaultQuickRuns))
 	cmd.Flags().StringVar(&f.format, "format", "table", "table, or json: one object a figure")
 	cmd.Flags().StringVar(&f.out, "out", "", "save the result in `FILE.json`, for report and compare")
+	cmd.Flags().StringToStringVar(&f.only, "only", nil, "measure only the cases with these parameters, `NAME=VALUE,...`, such as mode=dr,case=hit")
 	cmd.Flags().StringVar(&f.cpuprofile, "cpuprofile", "", "write a CPU profile to `FILE`")
 	_ = cmd.Flags().MarkHidden("cpuprofile")
 	return cmd
@@ -94,7 +96,7 @@ func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
 		defer pprof.StopCPUProfile()
 	}
 	p := &progress{w: c.ErrOrStderr(), terminal: isTerminal(os.Stderr)}
-	run := perf.Run{Quick: f.quick, Runs: f.runs, Progress: p.show}
+	run := perf.Run{Quick: f.quick, Runs: f.runs, Only: f.only, Progress: p.show}
 	var printErr error
 	if f.format == "json" {
 		run.Emit = func(row perf.Row) {

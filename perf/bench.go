@@ -1,0 +1,156 @@
+package perf
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"xlvs/dataplane"
+	"xlvs/dataplane/packet"
+)
+
+// A bench is an engine of one worker whose packets come from a source, driven by hand.
+type bench struct {
+	balanced
+	engine *dataplane.Engine
+	src    *source
+	flows  int
+	now    uint32 // the engine's clock, milliseconds
+	frames [dataplane.MaxBurst]dataplane.Frame
+}
+
+// packetsPerMillisecond is how fast the bench's clock runs: as if eight million packets came in a second. It decides how
+// often the worker looks for expired flows.
+const packetsPerMillisecond = 8192
+
+// newBench makes a bench whose flow table has room for room flows.
+func newBench(o balanced, flows, room int) (*bench, error) {
+	src, err := newSource(o.v6, flows)
+	if err != nil {
+		return nil, err
+	}
+	src.services = uint64(o.services)
+	s, err := o.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{balanced: o, src: src, flows: flows, now: 1}
+	b.engine, err = dataplane.New(dataplane.Options{
+		Workers: []dataplane.WorkerOptions{{CPU: -1, Memory: src.mem, Ports: []dataplane.Port{src}}},
+		Flows:   max(room, smallestTable), Seed: "perf", EventRing: 1})
+	if err != nil {
+		return nil, err
+	}
+	b.engine.Publish(s)
+	return b, nil
+}
+
+// smallestTable keeps tables of very few flows out of reach of chance: a bucket that overflows.
+const smallestTable = 1 << 16
+
+func (b *bench) close() error { return b.engine.Close() }
+
+// drive sends n packets through the worker.
+func (b *bench) drive(n int) {
+	b.src.budget = n
+	for b.src.budget > 0 {
+		// As many packets as one millisecond of the clock holds.
+		for until := max(b.src.budget-packetsPerMillisecond, 0); b.src.budget > until; {
+			b.engine.Step(0, b.now)
+		}
+		b.now++
+	}
+}
+
+// harness is all that drive costs besides the worker: packets are made and freed.
+func (b *bench) harness(n int) {
+	b.src.budget = n
+	for b.src.budget > 0 {
+		k := b.src.Recv(b.frames[:])
+		b.src.Send(b.frames[:k])
+	}
+}
+
+// establish opens all flows, one after the other: SYN, then ACK.
+func (b *bench) establish() error {
+	b.src.random, b.src.backend = false, nil
+	for _, flags := range []byte{packet.FlagSYN, packet.FlagACK} {
+		b.src.next, b.src.template = 0, tcpFrame(b.v6, false, flags, 64)
+		b.drive(b.flows)
+	}
+	if got := b.engine.FlowTable(0).Used; got != b.flows {
+		return fmt.Errorf("%d of %d flows are in the table after each was opened", got, b.flows)
+	}
+	return nil
+}
+
+// empty moves the clock past every timeout, until the worker has expired all flows.
+func (b *bench) empty() {
+	timeouts := b.engine.Snapshot().Timeouts
+	b.now += slices.Max(timeouts[:]) + 1000
+	for b.engine.FlowTable(0).Used > 0 {
+		b.now += 100
+		b.engine.Step(0, b.now)
+	}
+}
+
+// timing measures n packets of what the source is set to, beside the harness alone, and holds the worker to
+// having forwarded every one of them.
+func (b *bench) timing(n int) ([]Figure, error) {
+	var before, after runtime.MemStats
+	sent := b.engine.Counters()
+	next := b.src.next
+	runtime.ReadMemStats(&before)
+	start := threadTime()
+	b.drive(n)
+	took := threadTime() - start
+	runtime.ReadMemStats(&after)
+	got := b.engine.Counters()
+	if err := allForwarded(&sent, &got, n); err != nil {
+		return nil, err
+	}
+	b.src.next = next
+	start = threadTime()
+	b.harness(n)
+	alone := threadTime() - start
+	return []Figure{
+		{Metric: "ns_per_packet", Unit: "ns", Value: each(took, n)},
+		{Metric: "harness_ns_per_packet", Unit: "ns", Value: each(alone, n)},
+		{Metric: "net_ns_per_packet", Unit: "ns", Value: each(took-alone, n)},
+		{Metric: "ratio_to_harness", Unit: "×", Value: float64(took) / float64(alone)},
+		{Metric: "allocations_per_packet", Unit: "", Value: float64(after.Mallocs-before.Mallocs) / float64(n)},
+	}, nil
+}
+
+func each(d time.Duration, n int) float64 { return float64(d.Nanoseconds()) / float64(n) }
+
+func allForwarded(before, after *dataplane.Counters, n int) error {
+	var forwarded uint64
+	for i := range after.Forwarded {
+		forwarded += after.Forwarded[i] - before.Forwarded[i]
+	}
+	forwarded += after.Replies - before.Replies
+	if forwarded == uint64(n) {
+		return nil
+	}
+	for r := range after.Drops {
+		if d := after.Drops[r] - before.Drops[r]; d > 0 {
+			return fmt.Errorf("%d of %d packets were forwarded; %d dropped as %s", forwarded, n, d, dataplane.Reason(r))
+		}
+	}
+	return fmt.Errorf("%d of %d packets were forwarded", forwarded, n)
+}
+
+// closeAll closes benches and returns the first error of their closing if err is nil.
+func closeAll(benches []*bench, err error) error {
+	for _, b := range benches {
+		if e := b.close(); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// warm sends a few packets that are not measured: the case before left its own data in the caches.
+func (b *bench) warm(n int) { b.drive(min(2*b.flows, n/4)) }
