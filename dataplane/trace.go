@@ -80,3 +80,13 @@ func (p *pipeline) noteDrop(why Reason) {
 		p.trace.Action, p.trace.Reason = ActionDrop, why
 	}
 }
+
+// Expire ends all flows of worker i whose time has run out by now, at once: for clocks that jump. The worker must not run.
+func (e *Engine) Expire(i int, now uint32) {
+	w := e.workers[i]
+	w.now = now
+	for !w.flows.SweepAll(now) {
+		w.settle()
+	}
+	w.settle()
+}
