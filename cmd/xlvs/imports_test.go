@@ -24,7 +24,7 @@ const (
 //
 //	cmd → control → dataplane → {rewrite, flow, table} → packet
 //	      control → maglev
-//	xsk, pcapio, memio → dataplane; only cmd and perf choose among them, or have datapath join xsk and steer
+//	xsk, memio → dataplane; only cmd, perf and control/offline choose among them, or have datapath join xsk and steer
 var mayImport = map[string][]string{
 	"cmd/xlvs": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf", "perf/..."},
 	"perf/...": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf/..."},
@@ -36,12 +36,15 @@ var mayImport = map[string][]string{
 	// Validation holds a file against the limits of what will carry it.
 	"control/config":  {"maglev", "dataplane/table"},
 	"control/metrics": {"control/config", "dataplane", "dataplane/table"},
+	// A director over files and memory: the one part of the control side that stands above control.
+	"control/offline": {"control", "control/config", "dataplane", "dataplane/memio", "dataplane/pcapio", "dataplane/steer", "dataplane/notation"},
 
 	"dataplane":          {"dataplane/rewrite", "dataplane/flow", "dataplane/table", "dataplane/packet", "dataplane/offheap"},
 	"dataplane/datapath": {"dataplane", "dataplane/steer", "dataplane/xsk"},
 	"dataplane/xsk":      {"dataplane"},
 	"dataplane/memio":    {"dataplane"},
-	"dataplane/pcapio":   {"dataplane"},
+	"dataplane/pcapio":   {},
+	"dataplane/notation": {},
 	"dataplane/rewrite":  {"dataplane/packet", "dataplane/table"},
 	"dataplane/flow":     {"dataplane/packet", "dataplane/table", "dataplane/offheap"},
 	"dataplane/table":    {"dataplane/packet"},

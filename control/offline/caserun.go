@@ -1,0 +1,207 @@
+package offline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"xlvs/control/config"
+	"xlvs/dataplane/notation"
+)
+
+// caseFlows bounds the flow table of a case, which has a few packets.
+const caseFlows = 4096
+
+// A CaseResult is a case's outcome.
+type CaseResult struct {
+	Name     string // with the variants' names behind it
+	Line     int
+	Failures []string // empty: passed
+}
+
+// Run runs every case in every variant, each with a director of its own, and gives report each result. A fault of the file
+// ends it, with config.Errors.
+func (f *CaseFile) Run(report func(CaseResult)) error {
+	for _, outer := range variants(f.Each) {
+		conf, err := f.config(outer)
+		if err != nil {
+			return err
+		}
+		for i := range f.Cases {
+			c := &f.Cases[i]
+			for _, inner := range variants(c.Each) {
+				vars := merge(outer, inner)
+				r := CaseResult{Name: strings.Join(nonEmpty(expand(c.Name.text, vars), outer["as"], inner["as"]), "/"), Line: c.Name.line}
+				if r.Failures, err = f.runCase(conf, c, vars); err != nil {
+					return err
+				}
+				report(r)
+			}
+		}
+	}
+	return nil
+}
+
+func variants(each []map[string]string) []map[string]string {
+	if len(each) == 0 {
+		return []map[string]string{nil}
+	}
+	return each
+}
+
+func merge(a, b map[string]string) map[string]string {
+	m := map[string]string{}
+	for _, from := range []map[string]string{a, b} {
+		for k, v := range from {
+			m[k] = v
+		}
+	}
+	// A value may have another's key in it, one level deep.
+	for k, v := range m {
+		m[k] = expand(v, a)
+	}
+	return m
+}
+
+func nonEmpty(s ...string) []string {
+	return slices.DeleteFunc(s, func(s string) bool { return s == "" })
+}
+
+// runCase returns what was not as expected.
+func (f *CaseFile) runCase(conf *config.Config, c *Case, vars map[string]string) (failures []string, err error) {
+	var down []string
+	for _, name := range c.Down {
+		down = append(down, expand(name, vars))
+	}
+	fault := func(p place, err error) error {
+		return f.fault(p, "case "+expand(c.Name.text, vars), err.Error(), "docs/replay.md says how cases are written")
+	}
+	d, err := New(conf, Options{Down: down, Flows: caseFlows})
+	if err != nil {
+		return nil, fault(c.Name.place, err)
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	for i := range c.Steps {
+		s := &c.Steps[i]
+		r, err := d.step(s, vars)
+		if err != nil {
+			return nil, fault(s.Packet.place, err)
+		}
+		said, err := d.compare(s.Expect, &r, vars)
+		if err != nil {
+			return nil, fault(s.Packet.place, err)
+		}
+		for _, m := range said {
+			if len(c.Steps) > 1 {
+				m = fmt.Sprintf("step %d: %s", i+1, m)
+			}
+			failures = append(failures, m)
+		}
+	}
+	if n := d.leaked(); n > 0 {
+		failures = append(failures, fmt.Sprintf("%d frames were neither sent nor freed", n))
+	}
+	return failures, nil
+}
+
+// step gives the director a step's packet.
+func (d *Director) step(s *Step, vars map[string]string) (r Result, err error) {
+	in := 0
+	if s.In != "" {
+		name := expand(s.In, vars)
+		if in = slices.Index(d.Interfaces(), name); in < 0 {
+			return r, fmt.Errorf("the configuration has no interface %s", name)
+		}
+	}
+	if s.At != "" {
+		at, err := time.ParseDuration(expand(s.At, vars))
+		if err != nil {
+			return r, fmt.Errorf("at: %q is not a duration; write 300ms or 15m", s.At)
+		}
+		d.Advance(at)
+	}
+	frame, err := s.Packet.frame(vars, d.what.Snapshot.Ports[in].MAC)
+	if err != nil {
+		return r, err
+	}
+	wire := len(frame)
+	if s.Wire != "" {
+		if wire, err = strconv.Atoi(expand(s.Wire, vars)); err != nil {
+			return r, fmt.Errorf("wire: %q is not a number of bytes", s.Wire)
+		}
+	}
+	return d.Handle(in, frame, wire), nil
+}
+
+// compare returns how r differs from what was expected.
+func (d *Director) compare(e *Expect, r *Result, vars map[string]string) (failures []string, err error) {
+	if e == nil {
+		return nil, nil
+	}
+	for _, c := range []struct {
+		key  string
+		want *string
+		got  string
+	}{
+		{"verdict", e.Verdict, r.Verdict}, {"reason", e.Reason, r.Reason}, {"service", e.Service, r.Service}, {"flow", e.Flow, r.Flow},
+	} {
+		if c.want != nil && expand(*c.want, vars) != c.got {
+			failures = append(failures, fmt.Sprintf("%s is %s, want %s", c.key, quoted(c.got), quoted(expand(*c.want, vars))))
+		}
+	}
+	if e.Backend != nil {
+		var names []string
+		for _, w := range e.Backend {
+			names = append(names, expand(w.text, vars))
+		}
+		if !slices.Contains(names, r.Backend) {
+			failures = append(failures, fmt.Sprintf("backend is %s, want %s", quoted(r.Backend), strings.Join(names, " or ")))
+		}
+	}
+	if e.Out == nil {
+		return failures, nil
+	}
+	more, err := d.compareFrames(*e.Out, r.Sent, vars)
+	return append(failures, more...), err
+}
+
+func quoted(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+func (d *Director) compareFrames(want list, got []Sent, vars map[string]string) (failures []string, err error) {
+	names := d.Interfaces()
+	for i := range max(len(want), len(got)) {
+		if i >= len(want) {
+			failures = append(failures, fmt.Sprintf("frame %d was not expected: %s", i+1, got[i].String(names)))
+			continue
+		}
+		name, text, _ := strings.Cut(strings.TrimSpace(expand(want[i].text, vars)), " ")
+		frame, err := notation.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("out: frame %d: %w", i+1, err)
+		}
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("out: frame %d: the configuration has no interface %s; write INTERFACE FRAME", i+1, name)
+		}
+		switch {
+		case i >= len(got):
+			failures = append(failures, fmt.Sprintf("frame %d was not sent: %s %s", i+1, name, notation.Format(frame)))
+		case names[got[i].Interface] != name || !bytes.Equal(got[i].Frame, frame):
+			failures = append(failures, fmt.Sprintf("frame %d is not as expected:\n  got  %s\n  want %s %s", i+1, got[i].String(names), name, notation.Format(frame)))
+		}
+	}
+	return failures, nil
+}
+
+// String writes a frame as a case's `out` does.
+func (s Sent) String(interfaces []string) string {
+	return interfaces[s.Interface] + " " + notation.Format(s.Frame)
+}

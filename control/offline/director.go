@@ -1,0 +1,190 @@
+// Package offline runs a director over frames instead of interfaces: the same control code makes its snapshot and
+// steering rules, the same engine and pipeline handle its packets, and time is what the caller says it is. Replays of captures
+// and tests of configurations are built on it.
+package offline
+
+import (
+	"fmt"
+	"time"
+
+	"xlvs/control"
+	"xlvs/control/config"
+	"xlvs/dataplane"
+	"xlvs/dataplane/memio"
+	"xlvs/dataplane/steer"
+)
+
+// Options of a Director. The zero value is right for replays.
+type Options struct {
+	Down  []string // backends that are down: BACKEND or SERVICE/BACKEND
+	Flows int      // entries of the flow table; 0: as configured
+}
+
+// A Director is one worker, stepped frame by frame. It belongs to one goroutine.
+type Director struct {
+	conf    *config.Config
+	what    *control.Offline
+	rules   []*steer.RuleSet // by interface
+	engine  *dataplane.Engine
+	mem     *dataplane.Memory
+	ports   []*memio.Port
+	verdict dataplane.Verdict
+	now     uint32 // the engine's clock, ms
+	at      time.Duration
+	swept   uint32
+	held    bool // some frame was held back for another
+}
+
+// A Result is what became of a frame. Its fields are those of a line of verdicts (docs/replay.md).
+type Result struct {
+	Verdict string
+	Reason  string
+	Service string
+	Backend string
+	Flow    string
+	Sent    []Sent
+}
+
+// A Sent frame left by an interface, named by its number in the configuration.
+type Sent struct {
+	Interface int
+	Frame     []byte
+}
+
+// chunks bounds what the pipeline may hold back at a time.
+const chunks = 4096
+
+// New starts a director. Close ends it.
+func New(conf *config.Config, o Options) (_ *Director, err error) {
+	d := &Director{conf: conf, now: 1000}
+	if d.what, err = control.NewOffline(conf, o.Down); err != nil {
+		return nil, err
+	}
+	rules, err := steer.NewRuleSet(d.what.Rules)
+	if err != nil {
+		return nil, err
+	}
+	size := conf.Director.Memory.FrameSize
+	if d.mem, err = dataplane.NewMemory(make([]byte, chunks*size), size); err != nil {
+		return nil, err
+	}
+	wo := dataplane.WorkerOptions{CPU: -1, Memory: d.mem}
+	for i := range conf.Interfaces {
+		d.rules = append(d.rules, rules.WithMAC(d.what.Checked[i]))
+		p := memio.New(d.mem)
+		d.ports = append(d.ports, p)
+		wo.Ports = append(wo.Ports, p)
+	}
+	flows := conf.Director.Flows
+	if o.Flows > 0 {
+		flows = min(flows, o.Flows)
+	}
+	d.engine, err = dataplane.New(dataplane.Options{Workers: []dataplane.WorkerOptions{wo}, Flows: flows, Seed: conf.Director.Seed})
+	if err != nil {
+		return nil, err
+	}
+	d.engine.Publish(d.what.Snapshot)
+	d.engine.Trace(0, &d.verdict)
+	return d, nil
+}
+
+// Warnings are the backends that cannot be reached, and why.
+func (d *Director) Warnings() []string { return d.what.Warnings }
+
+// Counters are what the worker counted.
+func (d *Director) Counters() dataplane.Counters { return d.engine.Counters() }
+
+// Interfaces are the names of the configured interfaces.
+func (d *Director) Interfaces() (names []string) {
+	for i := range d.conf.Interfaces {
+		names = append(names, d.conf.Interfaces[i].Name)
+	}
+	return names
+}
+
+// maxJump bounds a step of the clock, well above every timeout and well below where its 32 bits of milliseconds turn over.
+const maxJump = 20 * 24 * time.Hour
+
+// sweepEvery is how often flows that ran out of time are looked for: a director takes some eight seconds.
+const sweepEvery = 1000
+
+// Advance sets the clock: at is the time since the director's start. A time before the last one changes nothing.
+func (d *Director) Advance(at time.Duration) {
+	if at <= d.at {
+		return
+	}
+	d.now += uint32(min(at/time.Millisecond-d.at/time.Millisecond, maxJump/time.Millisecond))
+	d.at = at
+	if d.now-d.swept >= sweepEvery {
+		d.engine.Expire(0, d.now)
+		d.swept = d.now
+	}
+}
+
+// Handle gives the director a frame that came in on interface number in. wire is how long it was on the wire; where that
+// is more than is there, nobody can say what would have become of it, and it is dropped.
+func (d *Director) Handle(in int, frame []byte, wire int) Result {
+	if wire > len(frame) {
+		return Result{Verdict: "drop", Reason: dataplane.DropMalformed.String(), Flow: "none"}
+	}
+	s := steer.Decide(frame, d.rules[in])
+	if !s.Director {
+		return Result{Verdict: "pass", Reason: s.Reason.String(), Flow: "none"}
+	}
+	if !d.ports[in].Inject(frame) {
+		return Result{Verdict: "drop", Reason: TooLarge, Flow: "none"}
+	}
+	d.verdict = dataplane.Verdict{}
+	d.engine.Step(0, d.now)
+	return d.result(s.Reason)
+}
+
+// TooLarge is the reason for frames that do not fit a chunk. On an interface the kernel drops them.
+const TooLarge = "frame_too_large"
+
+func (d *Director) result(why steer.Reason) Result {
+	r := Result{Reason: why.String(), Flow: d.verdict.Flow.String()}
+	for i, p := range d.ports {
+		for _, f := range p.Sent() {
+			r.Sent = append(r.Sent, Sent{i, f})
+		}
+	}
+	switch d.verdict.Action {
+	case dataplane.ActionReply:
+		r.Verdict = "reply"
+	case dataplane.ActionAnswer:
+		r.Verdict, r.Reason = "reply", "echo"
+	case dataplane.ActionDrop:
+		r.Verdict, r.Reason = "drop", d.verdict.Reason.String()
+	case dataplane.ActionForward:
+		r.Verdict = "forward"
+	default:
+		r.Verdict, d.held = "hold", true
+	}
+	if d.verdict.Service != nil {
+		r.Service = d.verdict.Service.Name
+	}
+	if d.verdict.Backend != nil {
+		r.Backend = d.verdict.Backend.Name
+	}
+	return r
+}
+
+// Close ends the director.
+func (d *Director) Close() error {
+	if d.engine == nil {
+		return nil
+	}
+	if err := d.engine.Close(); err != nil {
+		return fmt.Errorf("offline director: %w", err)
+	}
+	return nil
+}
+
+// leaked returns how many frames were lost: neither sent nor freed. It is known only where none was ever held back.
+func (d *Director) leaked() int {
+	if d.held {
+		return 0
+	}
+	return memio.InHand(d.mem, d.ports...)
+}
