@@ -6,14 +6,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"xlvs/dataplane"
 )
 
 // onCore runs f on a thread of its own, pinned to the last CPU that the process may use: the first ones have
 // more of the interrupts.
 func onCore(f func() error) error {
-	cpus := usableCPUs()
-	if len(cpus) == 0 {
-		return fmt.Errorf("which CPUs may be used is not known: sched_getaffinity failed")
+	cpus, err := dataplane.AllowedCPUs()
+	if err != nil {
+		return err
 	}
 	return pinned(cpus[len(cpus)-1], f)
 }

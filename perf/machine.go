@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"xlvs/dataplane"
 )
 
 // A Machine is where figures were measured, as far as it bears on them. Empty fields are not known there.
@@ -34,7 +36,9 @@ func ThisMachine() Machine {
 	m.CPU = info["model name"]
 	m.MHz, _ = strconv.ParseFloat(info["cpu MHz"], 64)
 	m.Virtual = strings.Contains(" "+info["flags"]+" ", " hypervisor ")
-	m.Cores = len(usableCPUs())
+	if cpus, err := dataplane.AllowedCPUs(); err == nil {
+		m.Cores = len(cpus)
+	}
 	m.L2, m.L3 = cacheSize(2), cacheSize(3)
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -89,19 +93,4 @@ func firstLine(path string) string {
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	return strings.TrimSpace(line)
-}
-
-// usableCPUs returns the numbers of the CPUs that this process may run on.
-func usableCPUs() []int {
-	var set unix.CPUSet
-	if unix.SchedGetaffinity(0, &set) != nil {
-		return nil
-	}
-	var cpus []int
-	for i := range len(set) * 64 {
-		if set.IsSet(i) {
-			cpus = append(cpus, i)
-		}
-	}
-	return cpus
 }
