@@ -54,7 +54,8 @@ type Controller struct {
 	ended   chan struct{} // closed when Run returns
 	started time.Time
 
-	// The loop alone writes these, under mu, and so reads them without; the API reads them under mu.
+	// The loop alone writes these, and what services and backends show, under mu, and so reads them without; the API reads
+	// them under mu.
 	mu         sync.RWMutex
 	conf       *config.Config
 	services   []*service

@@ -234,10 +234,19 @@ func (f *fakeDatapath) check() {
 }
 
 func (f *fakeDatapath) SetMAC(i int, mac net.HardwareAddr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.failMAC == nil {
 		f.macs[i] = mac
 	}
 	return f.failMAC
+}
+
+// refuse makes SetMAC return err.
+func (f *fakeDatapath) refuse(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failMAC = err
 }
 
 func (f *fakeDatapath) Steered(i int) (c steer.Counters, err error) {

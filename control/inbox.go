@@ -40,8 +40,6 @@ func (x *inbox) take() []health.Update {
 
 // takeResults notes what health checks found. Results of checks that the configuration has no longer are ignored.
 func (c *Controller) takeResults(updates []health.Update) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, u := range updates {
 		for _, b := range c.byCheck[u.ID] {
 			if b.known && u.At.Before(b.since) {

@@ -72,8 +72,6 @@ func (b *backend) routeKey() routeKey { return routeKey{b.conf.Address.Unmap(), 
 // lookAtHops finds out by which interface and to which MAC each backend is reached.
 func (c *Controller) lookAtHops(services []*service) {
 	routes := map[routeKey]*route{}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, s := range services {
 		for _, b := range s.backends {
 			k := b.routeKey()

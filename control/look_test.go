@@ -75,7 +75,7 @@ func TestMACChanges(t *testing.T) {
 			t.Fatalf("%v", w.path.macs)
 		}
 		second := net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
-		w.path.failMAC = errRefused
+		w.path.refuse(errRefused)
 		w.facts1(func(f *neigh.Facts) { f.MAC = second })
 		wait()
 		if _, b := w.entry("web", "a"); !slices.Equal(b.Eth[6:], second) || w.engine.Snapshot().Ports[1].MAC != table.MAC(second) {
@@ -84,7 +84,7 @@ func TestMACChanges(t *testing.T) {
 		if l := w.lines("control.warning"); len(l) != 1 || l[0]["part"] != "steer" {
 			t.Errorf("warnings %v", l)
 		}
-		w.path.failMAC = nil
+		w.path.refuse(nil)
 		time.Sleep(2 * retryAfter)
 		synctest.Wait()
 		if !slices.Equal(w.path.macs[1], second) {
@@ -95,7 +95,7 @@ func TestMACChanges(t *testing.T) {
 
 func TestAttachedFails(t *testing.T) {
 	w := started(t, plain)
-	w.path.failMAC = errRefused
+	w.path.refuse(errRefused)
 	if err := w.Attached(); !errors.Is(err, errRefused) {
 		t.Errorf("%v", err)
 	}

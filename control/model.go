@@ -44,12 +44,18 @@ type backend struct {
 	static table.Backend // all of its entry that the configuration decides
 	def    string        // what its health check is defined by; empty: it has none
 	check  string        // ID of that check
-	up     bool
-	known  bool   // up is what a check found, or needs no check
-	why    string // of up
-	since  time.Time
-	route  *route                    // replaced, never changed: backends of one address share it
-	base   dataplane.BackendCounters // what the slot's counters held when the backend got it
+	state
+	shown state                     // what workers have of it: the API tells this
+	base  dataplane.BackendCounters // what the slot's counters held when the backend got it
+}
+
+// A state is what the loop knows of a backend.
+type state struct {
+	up    bool
+	known bool   // up is what a check found, or needs no check
+	why   string // of up
+	since time.Time
+	route *route // replaced, never changed: backends of one address share it
 }
 
 // A route says how a backend is reached, or why it is not.
@@ -66,12 +72,13 @@ func model(c *config.Config, now time.Time) []*service {
 	out := make([]*service, len(c.Services))
 	for i := range c.Services {
 		sc := &c.Services[i]
-		s := &service{conf: sc, key: fmt.Sprintf("%s|%d|%s|%s", sc.Address.Unmap(), sc.Port, sc.Protocol, sc.Forward), began: now}
+		s := &service{conf: sc, key: fmt.Sprintf("%s|%d|%s|%s", sc.Address, sc.Port, sc.Protocol, sc.Forward), began: now}
 		s.static = table.Service{
-			Live: true, Name: sc.Name, Addr: packet.FromNetip(sc.Address), V6: sc.Address.Unmap().Is6(),
+			Live: true, Name: sc.Name, Addr: packet.FromNetip(sc.Address.Unmap()), V6: sc.Address.Unmap().Is6(),
 			Port: sc.Port, Proto: protoNumber(sc.Protocol), Mode: modeOf(sc.Forward),
 			SloppyTCP: sc.SloppyTCP, Reject: sc.NoBackend == "reject",
 		}
+		shape(&s.static, sc)
 		for j := range sc.Backends {
 			s.backends = append(s.backends, newBackend(s, &sc.Backends[j]))
 		}
@@ -84,7 +91,7 @@ func model(c *config.Config, now time.Time) []*service {
 
 func newBackend(s *service, bc *config.Backend) *backend {
 	b := &backend{svc: s, conf: bc, key: fmt.Sprintf("%s|%s|%d", s.key, bc.Address.Unmap(), bc.Port),
-		tun: s.conf.Forward == "tun", route: unseen}
+		tun: s.conf.Forward == "tun", state: state{route: unseen}}
 	if h := s.conf.Health; h != nil {
 		b.def = fmt.Sprintf("%s %+v", checkAddr(h, bc), *h)
 		b.why = "not checked yet"
@@ -94,6 +101,7 @@ func newBackend(s *service, bc *config.Backend) *backend {
 	b.static = table.Backend{
 		Live: true, Name: bc.Name, Addr: packet.FromNetip(bc.Address), V6: bc.Address.Unmap().Is6(), Port: bc.Port,
 	}
+	encapsulate(&b.static, s.conf.Tunnel)
 	return b
 }
 
@@ -120,7 +128,7 @@ func modeOf(forward string) table.Mode {
 
 func (s *service) up() (n int) {
 	for _, b := range s.backends {
-		if b.up {
+		if b.shown.up {
 			n++
 		}
 	}

@@ -64,6 +64,9 @@ func (c *Controller) publish(d *draft) {
 	for i, s := range d.services {
 		s.built, s.members = d.tables[i], d.members[i]
 		tables[s.built.key] = s.built
+		for _, b := range s.backends {
+			b.shown = b.state
+		}
 	}
 	c.tables = tables
 }

@@ -100,7 +100,7 @@ func (c *Controller) each(do func(*service)) {
 func (c *Controller) Services() []api.Service {
 	out := []api.Service{}
 	c.each(func(s *service) {
-		e := api.Service{Name: s.conf.Name, Address: s.conf.Address, Port: s.conf.Port, Protocol: s.conf.Protocol,
+		e := api.Service{Name: s.conf.Name, Address: s.conf.Address.Unmap(), Port: s.conf.Port, Protocol: s.conf.Protocol,
 			Forward: s.conf.Forward, Slots: len(s.built.table.Slots()), Backends: len(s.backends), Up: s.up()}
 		for _, b := range s.backends {
 			n := c.counters(b)
@@ -142,15 +142,15 @@ func (c *Controller) Backends() []api.Backend {
 
 func (c *Controller) describe(b *backend, slots int) api.Backend {
 	e := api.Backend{Service: b.svc.conf.Name, Name: b.conf.Name, Address: b.conf.Address, Port: b.conf.Port,
-		Forward: b.svc.conf.Forward, Weight: *b.conf.Weight, Up: b.up, Reason: b.why, Slots: slots, Counters: c.counters(b)}
-	if !b.since.IsZero() {
-		at := b.since.Round(time.Millisecond)
+		Forward: b.svc.conf.Forward, Weight: *b.conf.Weight, Up: b.shown.up, Reason: b.shown.why, Slots: slots, Counters: c.counters(b)}
+	if !b.shown.since.IsZero() {
+		at := b.shown.since.Round(time.Millisecond)
 		e.Since = &at
 	}
-	if b.route.err != nil {
-		e.Unreached = b.route.err.Error()
+	if b.shown.route.err != nil {
+		e.Unreached = b.shown.route.err.Error()
 	} else {
-		e.NextHop, e.Interface = b.route.hop.DstMAC.String(), b.route.hop.Interface
+		e.NextHop, e.Interface = b.shown.route.hop.DstMAC.String(), b.shown.route.hop.Interface
 	}
 	return e
 }
