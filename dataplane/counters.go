@@ -7,7 +7,9 @@ type Reason uint8
 const (
 	DropMalformed   Reason = iota // truncated, or a length that lies
 	DropNotOurs                   // no service, and no reply of a NAT backend
-	DropFragment                  // a fragment
+	DropFragment                  // a fragment that cannot go on: tiny, oversized, of a dropped datagram, a copy, or held beyond the bounds
+	DropOverlap                   // a fragment that overlaps another, or is of a datagram with such
+	DropFragTimeout               // a fragment whose first one did not come in time
 	DropNoFlow                    // TCP without a flow, and no SYN
 	DropReplyNoFlow               // from a NAT backend, but no flow is known
 	DropNoBackend                 // no backend may take the new flow
@@ -16,18 +18,19 @@ const (
 	DropTTL                       // TTL ran out (answered with ICMP as the rate limit allows)
 	DropTooBig                    // larger than the way to the backend allows (answered likewise)
 	DropNoHeadroom                // no room for an outer header
+	DropNoMemory                  // no chunks for the pieces of a packet that is to be fragmented
 	DropICMP                      // an ICMP message that is not answered
 	DropICMPLimited               // an echo request or error beyond the rate limit
 	DropTx                        // no room in the TX ring
 	NumReasons      = iota
 )
 
-var reasonNames = [NumReasons]string{"malformed", "not_ours", "fragment", "no_flow", "reply_no_flow", "no_backend", "backend_gone",
-	"no_neighbour", "ttl", "too_big", "no_headroom", "icmp", "icmp_limited", "tx_full"}
+var reasonNames = [NumReasons]string{"malformed", "not_ours", "fragment", "fragment_overlap", "fragment_timeout", "no_flow", "reply_no_flow", "no_backend", "backend_gone",
+	"no_neighbour", "ttl", "too_big", "no_headroom", "no_memory", "icmp", "icmp_limited", "tx_full"}
 
 func (r Reason) String() string { return reasonNames[r] }
 
-// Counters are what one worker counts, or the sum over several. They only grow, but for Flows.
+// Counters are what one worker counts, or the sum over several. They only grow, but for Flows and FragmentsHeld.
 type Counters struct {
 	Polls, Idle        uint64 // polls of the loop; those that found nothing
 	Sleeps             uint64 // times the worker slept
@@ -37,6 +40,9 @@ type Counters struct {
 	Replies            uint64    // from NAT backends to clients
 	ReplyBytes         uint64
 	ICMPErrors, Echoes uint64 // sent by the director itself
+	ICMPForwarded      uint64 // errors passed on: to backends, to NAT clients, and about tunnels' packets
+	Fragmented         uint64 // packets that were cut into fragments
+	FragmentsHeld      uint64 // fragments that wait for their first now
 	FlowsNew           uint64
 	FlowsEnded         uint64
 	FlowsEvicted       uint64 // ended before their time, to make room
@@ -62,6 +68,9 @@ func (c *Counters) Add(o *Counters) {
 	c.ReplyBytes += o.ReplyBytes
 	c.ICMPErrors += o.ICMPErrors
 	c.Echoes += o.Echoes
+	c.ICMPForwarded += o.ICMPForwarded
+	c.Fragmented += o.Fragmented
+	c.FragmentsHeld += o.FragmentsHeld
 	c.FlowsNew += o.FlowsNew
 	c.FlowsEnded += o.FlowsEnded
 	c.FlowsEvicted += o.FlowsEvicted

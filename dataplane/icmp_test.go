@@ -52,6 +52,7 @@ func TestTooBig(t *testing.T) {
 		for _, df := range []bool{true, false} {
 			t.Run(s.String(), func(t *testing.T) {
 				s.be = func(_ int, b *table.Backend) { b.MTU = mtu }
+				s.edit = func(v *table.Service) { v.NoFragment = true }
 				l := newLab(t, 1)
 				l.e.Publish(snapshot(t, s))
 				limit := mtu

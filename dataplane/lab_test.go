@@ -194,8 +194,8 @@ func (l *lab) step(worker, port int, frames ...[]byte) [2][][]byte {
 		}
 	}
 	l.e.Step(worker, l.now)
-	if n := memio.InHand(l.mems[worker], l.ports[worker]...); n != 0 {
-		l.Fatalf("%d chunks leaked", n)
+	if n, held := memio.InHand(l.mems[worker], l.ports[worker]...), l.e.Worker(worker).FragmentsHeld; n != int(held) {
+		l.Fatalf("%d chunks in hand, %d held", n, held)
 	}
 	return [2][][]byte{l.ports[worker][0].Sent(), l.ports[worker][1].Sent()}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"xlvs/dataplane/flow"
+	"xlvs/dataplane/frag"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 	"xlvs/dataplane/table"
@@ -36,6 +37,8 @@ type pipeline struct {
 	cand [MaxBurst]uint32
 	sink uint64
 	seen flow.Entry // copy of a peer's flow
+
+	fragments fragments
 
 	trace *Verdict // nil: nobody asks
 }
@@ -85,15 +88,23 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		return
 	}
 	size := int(pkt.End) - int(pkt.L3)
-	if size > int(be.Limit) {
-		p.tooBig(f, in, i, int(be.Limit))
+	if size > int(be.Limit) && !p.cut(svc, &f, in, i, int(be.Limit)) {
 		return
 	}
 	if idx != 0 {
 		p.touch(svc, be, idx, i, size)
 	}
+	if svc.Mode == table.TUN && idx != 0 {
+		p.flows.At(idx).SetHop(uint8(in), p.mem.Bytes(f)) // for errors about the tunnel
+	}
+	if pkt.TCPFlags&packet.FlagSYN != 0 && svc.ClampMSS != 0 {
+		clamp(p.mem.Bytes(f), pkt, svc, be)
+	}
 	p.noteAction(ActionForward)
 	p.forward(svc.Mode, be, idx, in, i, f)
+	if p.fragments.busy() {
+		p.rest(&frag.Way{Kind: frag.ToBackend, Mode: svc.Mode, Service: svc.Ref, Backend: be.Ref, Hash: p.hash[i]}, in, i)
+	}
 }
 
 // route finds the backend that packet i goes to, and its flow, 0 if it has none. Without a backend it says why.
@@ -118,6 +129,12 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 		p.noteBackend(be, FlowHit)
 		if idx != 0 {
 			return be, idx, DropBackendGone
+		}
+	}
+	if p.fragments.first {
+		if be := p.elsewhere(p.hash[i], &key); be != nil {
+			p.noteBackend(be, FlowHit)
+			return be, 0, 0
 		}
 	}
 	be, idx, why := p.open(svc, &key, named, in, i)
@@ -268,7 +285,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 		p.drop(f, DropNotOurs, in, i, noError)
 		return
 	}
-	e, own := p.findReply(i)
+	e, own := p.findReply(p.hash[i], pkt)
 	if e == nil {
 		p.drop(f, DropReplyNoFlow, in, i, noError)
 		return
@@ -280,15 +297,13 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	}
 	p.noteService(svc)
 	p.noteBackend(be, FlowHit)
-	b := p.mem.Bytes(f)
 	if pkt.TTL <= 1 {
 		p.drop(f, DropTTL, in, i, rewrite.TimeExceeded())
 		return
 	}
 	out := &p.snap.Ports[e.In()]
 	size := int(pkt.End) - int(pkt.L3)
-	if size > int(out.MTU) {
-		p.tooBig(f, in, i, int(out.MTU))
+	if size > int(out.MTU) && !p.cut(svc, &f, in, i, int(out.MTU)) {
 		return
 	}
 	if own {
@@ -297,6 +312,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 		e.Bytes += uint64(size)
 		p.advance(e, be, flow.Next(e.State(), flow.Out, pkt.TCPFlags))
 	}
+	b := p.mem.Bytes(f)
 	bc := &p.backends[be.Ref.Slot()]
 	bc.ReplyPackets++
 	bc.ReplyBytes += uint64(size)
@@ -304,17 +320,23 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	p.count.Replies++
 	p.count.ReplyBytes += uint64(size)
 	eth := table.Eth(e.MAC(), out.MAC)
+	if pkt.TCPFlags&packet.FlagSYN != 0 && svc.ClampMSS != 0 {
+		clamp(b, pkt, svc, be)
+	}
 	rewrite.NATReply(b, pkt, svc.At(e.VIP()), e.Ports.Dst(), &eth)
 	p.send(int(e.In()), f)
+	if p.fragments.busy() {
+		p.rest(&frag.Way{Kind: frag.ToClient, Service: svc.Ref, Backend: be.Ref, Out: e.In(), Addr: svc.At(e.VIP()), Eth: eth}, in, i)
+	}
 }
 
-// findReply returns the flow that packet i answers, and whether this worker owns it.
-func (p *pipeline) findReply(i int) (*flow.Entry, bool) {
-	if idx := p.flows.FindReply(p.hash[i], &p.pkt[i]); idx != 0 {
+// findReply returns the flow that pkt, whose hash is h, answers, and whether this worker owns it.
+func (p *pipeline) findReply(h uint64, pkt *packet.Packet) (*flow.Entry, bool) {
+	if idx := p.flows.FindReply(h, pkt); idx != 0 {
 		return p.flows.At(idx), true
 	}
 	for _, t := range p.peers {
-		if t.PeekReply(p.hash[i], &p.pkt[i], p.snap, &p.seen) {
+		if t.PeekReply(h, pkt, p.snap, &p.seen) {
 			return &p.seen, false
 		}
 	}

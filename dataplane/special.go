@@ -16,30 +16,12 @@ func (p *pipeline) special(in, i int, f Frame) {
 	case packet.KindICMP:
 		p.icmp(in, i, f)
 	case packet.KindFragment:
-		p.drop(f, DropFragment, in, i, noError)
+		p.fragment(in, i, f)
 	case packet.KindMalformed:
 		p.drop(f, DropMalformed, in, i, noError)
 	default:
 		p.drop(f, DropNotOurs, in, i, noError)
 	}
-}
-
-// icmp answers an echo request to a VIP that has a backend to take new flows.
-func (p *pipeline) icmp(in, i int, f Frame) {
-	pkt := &p.pkt[i]
-	b := p.mem.Bytes(f)
-	if !p.snap.Alive(pkt.Dst) || !rewrite.IsEcho(b, pkt) {
-		p.drop(f, DropICMP, in, i, noError)
-		return
-	}
-	if !p.limit.take(p.now) {
-		p.drop(f, DropICMPLimited, in, i, noError)
-		return
-	}
-	rewrite.Echo(b, pkt)
-	p.noteAction(ActionAnswer)
-	p.count.Echoes++
-	p.send(in, f)
 }
 
 // refuse drops a packet that no backend takes, and tells the sender if the service says so.

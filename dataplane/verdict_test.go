@@ -55,8 +55,6 @@ func TestDrops(t *testing.T) {
 		{name: "cut off", raw: func(f []byte) []byte { return f[:len(f)-9] }, why: dataplane.DropMalformed},
 		{name: "no frame", raw: func([]byte) []byte { return []byte{1} }, why: dataplane.DropMalformed},
 		{name: "ARP", raw: func(f []byte) []byte { f[12], f[13] = 8, 6; return f }, why: dataplane.DropNotOurs},
-		{name: "first fragment", raw: func(f []byte) []byte { f[20] |= 0x20; return f }, only: v4, why: dataplane.DropFragment},
-		{name: "later fragment", raw: func(f []byte) []byte { f[21] = 9; return f }, only: v4, why: dataplane.DropFragment},
 		{name: "mapped addresses", raw: mapped, only: func(s svc) bool { return !s.v6 }, why: dataplane.DropMalformed},
 	} {
 		for _, s := range matrix() {

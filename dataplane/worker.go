@@ -54,6 +54,7 @@ func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atom
 	if w.flows, err = flow.New(eo.Flows, h); err != nil {
 		return nil, fmt.Errorf("worker %d: %w", id, err)
 	}
+	w.fragments = newFragments(o.Memory.Chunks(), w.flush)
 	if w.backends, w.region[0], err = offheap.Slice[BackendCounters](table.MaxBackends, false); err != nil {
 		return nil, fmt.Errorf("worker %d: counters: %w", id, err)
 	}
@@ -166,6 +167,7 @@ func (w *worker) poll(now uint32) int {
 			w.count.PortErrors++
 		}
 	}
+	w.expireFragments()
 	w.flows.Sweep(now)
 	w.settle()
 	return total
@@ -212,6 +214,7 @@ func (w *worker) wake() {
 // close releases what newWorker allocated; the goroutine must have ended. Ports are their opener's to close.
 func (w *worker) close() error {
 	var err error
+	w.dropHeld()
 	if w.flows != nil {
 		err = w.flows.Close()
 	}

@@ -86,7 +86,7 @@ func (s *Snapshot) buildIndex() error {
 			return fmt.Errorf("snapshot: services %s and %s have the same address, port and protocol",
 				s.Services[other].Name, v.Name)
 		}
-		if len(v.Slots) > 0 {
+		if len(v.Slots) > 0 && !v.NoEcho {
 			vips.put(v.Addr, used, int32(i))
 		}
 	}
@@ -155,8 +155,9 @@ func (s *Snapshot) Pick(v *Service, hash uint64) *Backend {
 	return &s.Backends[v.Members[m].Slot()]
 }
 
-// Alive reports whether address a is a VIP with a service that has a backend for new flows.
+// Alive reports whether echo requests to address a are answered: it is a VIP, and of its services one that does not
+// forbid it has a backend for new flows.
 func (s *Snapshot) Alive(a packet.Addr) bool {
 	slot := s.VIP(a)
-	return slot >= 0 && len(s.Services[slot].Slots) > 0
+	return slot >= 0 && len(s.Services[slot].Slots) > 0 && !s.Services[slot].NoEcho
 }

@@ -66,6 +66,10 @@ type Service struct {
 	SloppyTCP bool // a TCP flow may start with any segment but a RST
 	Reject    bool // no backend left: answer with ICMP port unreachable instead of silence
 
+	NoEcho     bool   // this service does not make its address answer echo requests
+	NoFragment bool   // IPv4 packets that are too big are dropped where they could be fragmented, too
+	ClampMSS   uint16 // most bytes of a segment that a SYN may announce; AutoMSS: as the way to the backend allows; 0: any
+
 	BySource  bool        // new flows are spread by the masked client address alone, not by all of the tuple
 	Mask      packet.Addr // of the client address, where BySource or Persist is set
 	Persist   uint32      // milliseconds that a masked client address is remembered after its last new flow; 0: not at all
@@ -80,6 +84,9 @@ type Service struct {
 	Slots   []uint16
 	Members []Ref
 }
+
+// AutoMSS as Service.ClampMSS stands for the MTU of the way to a flow's backend, less IP and TCP headers.
+const AutoMSS = 0xffff
 
 // A Backend is one real server of one service (the same host in two services is two backends). Like a
 // Service, one that was removed stays for a while with Live false.
