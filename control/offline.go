@@ -20,6 +20,8 @@ type Offline struct {
 	Rules    steer.Rules
 	Checked  [][6]byte // by interface: the MAC address that frames must have; zeros where none is configured
 	Warnings []string  // backends that cannot be reached, and why
+
+	services []*service
 }
 
 // NewOffline works a configuration out. Every backend counts as up but for those in down, which are names, or
@@ -38,7 +40,7 @@ func NewOffline(conf *config.Config, down []string) (*Offline, error) {
 	if err := c.backendSlots.admit(bkeys, now); err != nil {
 		return nil, fmt.Errorf("backends: %w", err)
 	}
-	o := &Offline{Checked: make([][6]byte, len(conf.Interfaces))}
+	o := &Offline{Checked: make([][6]byte, len(conf.Interfaces)), services: services}
 	for i := range conf.Interfaces {
 		o.Checked[i] = [6]byte(conf.Interfaces[i].MAC)
 	}

@@ -90,3 +90,26 @@ func (e *Engine) Expire(i int, now uint32) {
 	}
 	w.settle()
 }
+
+// A Choice is where a new flow would go, and how that comes about.
+type Choice struct {
+	Service *table.Service // nil: none has the address, port and protocol
+	Backend *table.Backend // nil: the service has none for new flows
+	Hash    uint64         // that selects the slot
+	Slot    int            // of the service's table
+}
+
+// Choose works out where a new flow would go now, without opening it. Where clients are persistent, it is where one goes
+// of whom nothing is remembered.
+func (e *Engine) Choose(src, dst packet.Addr, ports packet.Ports, proto uint8) (c Choice) {
+	s := e.snap.Load()
+	slot := s.Lookup(dst, ports.Dst(), proto)
+	if slot < 0 {
+		return c
+	}
+	c.Service = &s.Services[slot]
+	c.Hash = spread(&e.hasher, c.Service, src, dst, ports, proto)
+	c.Backend = s.Pick(c.Service, c.Hash)
+	c.Slot = int((c.Hash >> 32) * uint64(len(c.Service.Slots)) >> 32) // as Snapshot.Pick
+	return c
+}

@@ -194,6 +194,9 @@ func (d *director) Services() []api.Service { return d.ctl.Services() }
 // Backends implements api.Source.
 func (d *director) Backends() []api.Backend { return d.ctl.Backends() }
 
+// Explain implements api.Source.
+func (d *director) Explain(q api.Question) api.Explanation { return d.ctl.Explain(q) }
+
 // ReloadFile implements api.Source.
 func (d *director) ReloadFile(ctx context.Context) error {
 	conf, err := config.Load(d.file)

@@ -17,6 +17,7 @@ type Source interface {
 	Status() Status
 	Services() []Service
 	Backends() []Backend
+	Explain(Question) Explanation
 	// ReloadFile reads the configuration file again; on an error everything goes on as before.
 	ReloadFile(ctx context.Context) error
 }
@@ -83,6 +84,7 @@ func Handler(src Source) http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, src.Status()) })
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, src.Services()) })
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, src.Backends()) })
+	mux.HandleFunc("GET /v1/explain", explain(src))
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		if err := src.ReloadFile(r.Context()); err != nil {
 			reply(w, http.StatusConflict, Error{err.Error()})

@@ -4,6 +4,7 @@
 //	GET  /v1/status     Status
 //	GET  /v1/services   []Service
 //	GET  /v1/backends   []Backend
+//	GET  /v1/explain    Explanation; the query has proto, src and dst
 //	POST /v1/reload     reads the configuration file again; 409 and an Error if it is refused
 package api
 

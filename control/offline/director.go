@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xlvs/control"
+	"xlvs/control/api"
 	"xlvs/control/config"
 	"xlvs/dataplane"
 	"xlvs/dataplane/memio"
@@ -90,6 +91,9 @@ func New(conf *config.Config, o Options) (_ *Director, err error) {
 
 // Warnings are the backends that cannot be reached, and why.
 func (d *Director) Warnings() []string { return d.what.Warnings }
+
+// Explain says where a new flow would go.
+func (d *Director) Explain(q api.Question) api.Explanation { return d.what.Explain(d.engine, q) }
 
 // Counters are what the worker counted.
 func (d *Director) Counters() dataplane.Counters { return d.engine.Counters() }

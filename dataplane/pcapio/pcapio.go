@@ -57,6 +57,9 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if t := classic.LinkType(); t != layers.LinkTypeEthernet {
 		return nil, linkError(t)
 	}
+	if n := classic.Snaplen(); n == 0 || n > snapLen {
+		classic.SetSnaplen(snapLen) // or a broken length would be memory that is asked for
+	}
 	return &Reader{classic: classic}, nil
 }
 
