@@ -111,6 +111,7 @@ func (c *Controller) snapshot(conf *config.Config, d *draft) error {
 	for i, s := range d.services {
 		e := s.static
 		e.Slots, e.Members = d.tables[i].table.Slots(), d.members[i]
+		e.QUIC = s.serverIDs()
 		in.services[s.ref.Slot()] = e
 		for _, b := range s.backends {
 			in.backends[b.ref.Slot()] = b.entry()

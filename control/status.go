@@ -100,7 +100,7 @@ func (c *Controller) each(do func(*service)) {
 func (c *Controller) Services() []api.Service {
 	out := []api.Service{}
 	c.each(func(s *service) {
-		e := api.Service{Name: s.conf.Name, Address: s.conf.Address.Unmap(), Port: s.conf.Port, Protocol: s.conf.Protocol,
+		e := api.Service{Name: s.conf.Name, Address: s.conf.Address.String(), Port: s.conf.Port, Protocol: s.conf.Protocol,
 			Forward: s.conf.Forward, Slots: len(s.built.table.Slots()), Backends: len(s.backends), Up: s.up()}
 		for _, b := range s.backends {
 			n := c.counters(b)

@@ -12,7 +12,7 @@ func (c *Controller) rules(services []*service) steer.Rules {
 	r := steer.Rules{Locals: append(c.neigh.Locals(), c.broadcasts()...)}
 	for _, s := range services {
 		p := protoNumber(s.conf.Protocol)
-		r.Services = append(r.Services, steer.Key{Addr: s.conf.Address.Unmap(), Port: s.conf.Port, Proto: p})
+		r.Services = append(r.Services, steer.Key{Addr: s.conf.Address.Addr, Bits: uint8(s.conf.Address.Bits), Port: s.conf.Port, Proto: p})
 		if s.conf.Forward != "nat" {
 			continue
 		}

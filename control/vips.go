@@ -16,9 +16,14 @@ func (c *Controller) announceAll() error {
 	var vips []netip.Addr
 	seen := map[netip.Addr]bool{}
 	for _, s := range c.services {
-		if a := s.conf.Address.Unmap(); s.conf.Announce != "off" && !seen[a] {
-			seen[a] = true
-			vips = append(vips, a)
+		if s.conf.Announce == "off" {
+			continue
+		}
+		for a := s.conf.Address.Addr; s.conf.Address.Contains(a); a = a.Next() {
+			if !seen[a] {
+				seen[a] = true
+				vips = append(vips, a)
+			}
 		}
 	}
 	var ifs []announce.Interface

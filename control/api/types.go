@@ -72,14 +72,14 @@ type Port struct {
 
 // A Service is one virtual service.
 type Service struct {
-	Name     string     `json:"name"`
-	Address  netip.Addr `json:"address"`
-	Port     uint16     `json:"port"`
-	Protocol string     `json:"protocol"`
-	Forward  string     `json:"forward"`
-	Slots    int        `json:"slots"` // of its Maglev table; 0: no backend takes new flows
-	Backends int        `json:"backends"`
-	Up       int        `json:"backends_up"`
+	Name     string `json:"name"`
+	Address  string `json:"address"` // or a prefix
+	Port     uint16 `json:"port"`
+	Protocol string `json:"protocol"`
+	Forward  string `json:"forward"`
+	Slots    int    `json:"slots"` // of its Maglev table; 0: no backend takes new flows
+	Backends int    `json:"backends"`
+	Up       int    `json:"backends_up"`
 	Counters
 }
 

@@ -72,18 +72,24 @@ type Interface struct {
 
 // Service is one virtual service.
 type Service struct {
-	Name      string     `yaml:"name"`
-	Address   netip.Addr `yaml:"address"`
-	Port      uint16     `yaml:"port"`       // 0: every port
-	Protocol  string     `yaml:"protocol"`   // tcp | udp
-	Forward   string     `yaml:"forward"`    // dr | tun | nat
-	Scheduler string     `yaml:"scheduler"`  // maglev (default)
-	TableSize uint64     `yaml:"table_size"` // a prime (default 65537)
-	SloppyTCP bool       `yaml:"sloppy_tcp"`
-	NoBackend string     `yaml:"no_backend"` // drop (default) | reject
-	Announce  string     `yaml:"announce"`   // auto (default): answer ARP and neighbour solicitations for the address | off
-	Health    *Health    `yaml:"health"`     // nil: every backend counts as up
-	Backends  []Backend  `yaml:"backends"`
+	Name      string    `yaml:"name"`
+	Address   VIP       `yaml:"address"`    // an address or a prefix
+	Port      uint16    `yaml:"port"`       // 0: every port
+	Protocol  string    `yaml:"protocol"`   // tcp | udp
+	Forward   string    `yaml:"forward"`    // dr | tun | nat
+	Scheduler string    `yaml:"scheduler"`  // maglev (default)
+	TableSize uint64    `yaml:"table_size"` // a prime (default 65537)
+	SloppyTCP bool      `yaml:"sloppy_tcp"`
+	NoBackend string    `yaml:"no_backend"` // drop (default) | reject
+	Announce  string    `yaml:"announce"`   // auto (default): answer ARP and neighbour solicitations for the address | off
+	Health    *Health   `yaml:"health"`     // nil: every backend counts as up
+	Backends  []Backend `yaml:"backends"`
+
+	Hash        string       `yaml:"hash"`        // tuple (default) | source: what a new flow's backend depends on
+	Tunnel      *Tunnel      `yaml:"tunnel"`      // nil: ipip
+	Persistence *Persistence `yaml:"persistence"` // nil: none
+	OnePacket   bool         `yaml:"one_packet"`  // udp: no flows
+	QUIC        *QUIC        `yaml:"quic"`        // nil: connection IDs are not looked at
 }
 
 // Health is how the backends of a service are checked.
@@ -106,4 +112,6 @@ type Backend struct {
 	Port    uint16     `yaml:"port"`   // default: the service's; DR and TUN cannot change it
 	Weight  *int       `yaml:"weight"` // default 1; 0: no new flows
 	MAC     MAC        `yaml:"mac"`    // static next hop; default: resolved
+
+	ServerID ServerID `yaml:"server_id"` // with the service's quic
 }

@@ -29,7 +29,7 @@ func setDefaults(element any) {
 	case *Interface:
 		e.Queues, e.Attach, e.Bind = Queues{All: true}, "auto", "auto"
 	case *Service:
-		e.Scheduler, e.TableSize, e.NoBackend, e.Announce = "maglev", 65537, "drop", "auto"
+		e.Scheduler, e.TableSize, e.NoBackend, e.Announce, e.Hash = "maglev", 65537, "drop", "auto", "tuple"
 	case *Backend:
 		one := 1
 		e.Weight = &one
@@ -47,6 +47,24 @@ func (c *Config) fill(r *report) {
 		}
 		if s.Health != nil {
 			s.Health.fill(r)
+		}
+		s.fillShape(r)
+	}
+}
+
+func (s *Service) fillShape(r *report) {
+	if t := s.Tunnel; t != nil {
+		if !r.given(&t.Type) {
+			t.Type = "ipip"
+		}
+		if t.Type == "gue" && !r.given(&t.Port) {
+			t.Port = defaultGUEPort
+		}
+	}
+	if p := s.Persistence; p != nil {
+		setDuration(r, &p.Timeout, 360*time.Second) // IP_VS_SVC_F_PERSISTENT without a number, in ipvsadm
+		if !r.given(&p.Mask) && s.Address.IsValid() {
+			p.Mask = s.Address.BitLen()
 		}
 	}
 }

@@ -81,9 +81,9 @@ func (d *decoder) pair(pair *ast.MappingValueNode, v reflect.Value, p place) {
 	d.value(pair.Value, field, fp)
 }
 
-// structPlace is where a nested mapping's keys are; Queues is a struct in Go and a value in the file.
+// structPlace is where a nested mapping's keys are; Queues and VIP are structs in Go and values in the file.
 func structPlace(p place, field reflect.Value, key string) string {
-	if field.Type() == reflect.TypeFor[Queues]() {
+	if t := field.Type(); t == reflect.TypeFor[Queues]() || t == reflect.TypeFor[VIP]() {
 		return p.where
 	}
 	return p.in(key)

@@ -29,7 +29,7 @@ func text(n ast.Node) (string, bool) {
 // problem is empty when all is well.
 func scalar(n ast.Node, ptr any, key string) (known bool, problem, remedy string) {
 	switch ptr := ptr.(type) {
-	case *string, *bool, *int, *uint16, *uint64, *time.Duration, *netip.Addr, *netip.Prefix, *MAC:
+	case *string, *bool, *int, *uint16, *uint64, *time.Duration, *netip.Addr, *netip.Prefix, *MAC, *VIP, *ServerID:
 		word, ok := text(n)
 		if !ok {
 			return true, key + " must be a single value, not a list or mapping", "write " + key + ": " + example(ptr)
@@ -51,8 +51,10 @@ func example(ptr any) string {
 		return "80"
 	case *time.Duration:
 		return "2s"
-	case *netip.Addr:
+	case *netip.Addr, *VIP:
 		return "192.0.2.10"
+	case *ServerID:
+		return "01af"
 	case *netip.Prefix:
 		return "192.0.2.1/24"
 	case *MAC:
@@ -81,6 +83,14 @@ func parseWord(word string, ptr any, key string) (problem, remedy string) {
 	case *netip.Addr:
 		if *ptr, err = netip.ParseAddr(word); err != nil {
 			return fmt.Sprintf("%s is %s, which is not an IP address", key, shorten(word)), "write an IPv4 or IPv6 address without a prefix length or port, such as 192.0.2.10 or \"2001:db8::10\""
+		}
+	case *VIP:
+		if err = ptr.UnmarshalText([]byte(word)); err != nil {
+			return fmt.Sprintf("%s is %s, which is neither an IP address nor a prefix", key, shorten(word)), "write an IPv4 or IPv6 address without a port, such as 192.0.2.10 or \"2001:db8::10\", or a prefix, such as 192.0.2.0/28"
+		}
+	case *ServerID:
+		if err = ptr.UnmarshalText([]byte(word)); err != nil || len(*ptr) == 0 {
+			return fmt.Sprintf("%s is %s, which is not a sequence of bytes in hexadecimal", key, shorten(word)), "write two digits for each byte, in quotes, such as " + `"01af"`
 		}
 	case *netip.Prefix:
 		if *ptr, err = netip.ParsePrefix(word); err != nil {

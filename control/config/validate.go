@@ -187,7 +187,11 @@ func (v *validator) duration(field *time.Duration, where, key string, got, least
 
 // unicast checks an address of a service, backend or interface and returns whether it can be used.
 func (v *validator) unicast(field *netip.Addr, where string, parent any) bool {
-	a := *field
+	return v.unicastAt(*field, field, where, parent)
+}
+
+// unicastAt checks an address that field points to, or to a value with.
+func (v *validator) unicastAt(a netip.Addr, field any, where string, parent any) bool {
 	problem, remedy := "", "use a unicast address that hosts on the network can reach"
 	switch {
 	case !a.IsValid():

@@ -9,13 +9,13 @@ import (
 )
 
 type serviceKey struct {
-	address  netip.Addr
+	address  VIP
 	port     uint16
 	protocol string
 }
 
 func (v *validator) service(s *Service, where string) {
-	usable := v.unicast(&s.Address, where, s)
+	usable := v.vip(s, where)
 	if len(v.at) > 0 && !v.given(&s.Port) {
 		v.value(&s.Port, where, "port is missing", "write port: with a number, or 0 for every port", s)
 	}
@@ -29,6 +29,7 @@ func (v *validator) service(s *Service, where string) {
 	}
 	v.backends(s, where, usable)
 	v.tableSize(s, where)
+	v.shape(s, where)
 	if s.Health != nil && !v.bad[s.Health] {
 		v.health(s, where+": health")
 	}
@@ -87,7 +88,9 @@ func (v *validator) backends(s *Service, where string, usable bool) {
 
 func (v *validator) backendAddress(s *Service, b *Backend, where string) {
 	switch {
-	case b.Address == s.Address:
+	case s.Address.Bits != 0 && s.Address.Contains(b.Address):
+		v.value(&b.Address, where, fmt.Sprintf("address %s is in the service's prefix %s", b.Address, s.Address), "write the real server's own address, which no service has", b)
+	case b.Address == s.Address.Addr:
 		v.value(&b.Address, where, fmt.Sprintf("address %s is the service's own", b.Address), "write the real server's address, not the virtual one", b)
 	case b.Address.Is4() != s.Address.Is4() && (s.Forward == "dr" || s.Forward == "nat"):
 		v.value(&b.Address, where, fmt.Sprintf("address %s and the service's %s are of different families, which %s cannot bridge", b.Address, s.Address, s.Forward),
