@@ -32,6 +32,7 @@ type Spec struct {
 	ID             uint16
 	IPOptions      []byte // IPv4, a multiple of 4 bytes
 	TCPOptions     []byte // a multiple of 4 bytes
+	RawOptions     []byte // TCP, instead of TCPOptions: as they stand, a multiple of 4 bytes
 	Payload        []byte
 	Unfinished     bool // the transport checksum holds only the folded pseudo-header sum
 	NoSum          bool // UDP: checksum 0
@@ -109,6 +110,15 @@ func (s Spec) transport(ip gopacket.NetworkLayer) gopacket.SerializableLayer {
 	for i := 0; i+4 <= len(s.TCPOptions); i += 4 {
 		o := s.TCPOptions[i : i+4]
 		t.Options = append(t.Options, layers.TCPOption{OptionType: 253, OptionLength: 4, OptionData: o[2:4]}) // RFC 4727
+	}
+	for at := 0; at < len(s.RawOptions); {
+		o := layers.TCPOption{OptionType: layers.TCPOptionKind(s.RawOptions[at]), OptionLength: 1}
+		if o.OptionType > 1 {
+			o.OptionLength = s.RawOptions[at+1]
+			o.OptionData = s.RawOptions[at+2 : at+int(o.OptionLength)]
+		}
+		t.Options = append(t.Options, o)
+		at += int(o.OptionLength)
 	}
 	must(t.SetNetworkLayerForChecksum(ip))
 	return t
