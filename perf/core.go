@@ -20,9 +20,18 @@ func onCore(f func() error) error {
 	return pinned(cpus[len(cpus)-1], f)
 }
 
-func pinned(cpu int, f func() error) error {
+// onOwnThread runs f with its goroutine locked to a thread.
+func onOwnThread(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	return f()
+}
+
+func pinned(cpu int, f func() error) error {
+	return onOwnThread(func() error { return pinnedHere(cpu, f) })
+}
+
+func pinnedHere(cpu int, f func() error) error {
 	var old, set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &old); err != nil {
 		return fmt.Errorf("read the thread's CPUs: %w", err)

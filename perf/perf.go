@@ -62,7 +62,7 @@ const (
 
 // Scenarios returns those that need neither root nor a network: they measure in memory.
 func Scenarios() []Scenario {
-	return []Scenario{pipeline, maglevTables, scale}
+	return []Scenario{pipeline, maglevTables, scale, convergence, gap}
 }
 
 // Names returns the scenarios' names.

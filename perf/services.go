@@ -16,6 +16,10 @@ type balanced struct {
 	services int
 	backends int // of each service
 	slots    uint64
+	idle     int  // so many of each service's backends, the last ones, have weight 0
+	sloppy   bool // flows may begin with any segment
+
+	generation uint64
 }
 
 // jumbo is the MTU of the snapshot's port: a full-sized packet in a tunnel must still fit.
@@ -23,19 +27,24 @@ const jumbo = 9000
 
 // snapshot builds the Maglev tables and the snapshot, as control/build.go does from a configuration.
 func (o balanced) snapshot() (*table.Snapshot, error) {
-	s := &table.Snapshot{Generation: 1, Timeouts: flow.DefaultTimeouts(), Ports: []table.Port{{Name: "mem", MTU: jumbo}}}
+	s := &table.Snapshot{Generation: o.generation, Timeouts: flow.DefaultTimeouts(), Ports: []table.Port{{Name: "mem", MTU: jumbo}}}
 	for i := range o.services {
 		names := members(fmt.Sprintf("s%05d-", i), o.backends)
+		for k := len(names) - o.idle; k < len(names); k++ {
+			names[k].Weight = 0
+		}
 		m, err := maglev.New(names, o.slots)
 		if err != nil {
 			return nil, err
 		}
 		svc := table.Service{Live: true, Ref: table.MakeRef(i, 0), Name: fmt.Sprintf("s%05d", i), Addr: packet.FromNetip(vip(o.v6, i)),
-			V6: o.v6, Port: servicePort, Proto: packet.ProtoTCP, Mode: o.mode, Slots: m.Slots()}
+			V6: o.v6, Port: servicePort, Proto: packet.ProtoTCP, Mode: o.mode, SloppyTCP: o.sloppy, Slots: m.Slots()}
 		for k := range names {
 			b := o.backend(svc.Ref, len(s.Backends), names[k].Name)
 			s.Backends = append(s.Backends, b)
-			svc.Members = append(svc.Members, b.Ref)
+			if names[k].Weight > 0 {
+				svc.Members = append(svc.Members, b.Ref)
+			}
 		}
 		s.Services = append(s.Services, svc)
 	}

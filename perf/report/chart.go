@@ -188,7 +188,7 @@ func (c *chart) axes(b *strings.Builder) {
 		for _, v := range c.xTicks() {
 			x := c.x.at(v)
 			fmt.Fprintf(b, `<line class="axis" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, x, x, height-bottom, height-bottom+4)
-			fmt.Fprintf(b, `<text class="soft" x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, height-bottom+17, short(v))
+			fmt.Fprintf(b, `<text class="soft" x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, height-bottom+17, binary(v))
 		}
 	}
 	xl := c.plot.XLabel

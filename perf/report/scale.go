@@ -87,6 +87,19 @@ func short(v float64) string {
 	return perf.Number(v)
 }
 
+// binary prints powers of two in their own units, as numbers of flows are meant: 65536 is 64k.
+func binary(v float64) string {
+	for _, u := range []struct {
+		size float64
+		name string
+	}{{1 << 20, "M"}, {1 << 10, "k"}} {
+		if n := v / u.size; n >= 1 && n == math.Trunc(n) {
+			return fmt.Sprintf("%.0f%s", n, u.name)
+		}
+	}
+	return short(v)
+}
+
 // legendLines breaks the names of the series into lines that fit. An unnamed series needs no legend.
 func (c *chart) legendLines() [][]int {
 	var lines [][]int
