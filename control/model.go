@@ -77,6 +77,7 @@ func model(c *config.Config, now time.Time) []*service {
 			Live: true, Name: sc.Name, Addr: packet.FromNetip(sc.Address.Unmap()), V6: sc.Address.Unmap().Is6(),
 			Port: sc.Port, Proto: protoNumber(sc.Protocol), Mode: modeOf(sc.Forward),
 			SloppyTCP: sc.SloppyTCP, Reject: sc.NoBackend == "reject",
+			NoEcho: sc.Echo == "off", NoFragment: sc.Fragment == "drop", ClampMSS: clampMSS(sc),
 		}
 		shape(&s.static, sc)
 		for j := range sc.Backends {
@@ -87,6 +88,13 @@ func model(c *config.Config, now time.Time) []*service {
 		out[i] = s
 	}
 	return out
+}
+
+func clampMSS(c *config.Service) uint16 {
+	if c.MSSClamp == "auto" {
+		return table.AutoMSS
+	}
+	return c.MSS()
 }
 
 func newBackend(s *service, bc *config.Backend) *backend {

@@ -90,6 +90,10 @@ type Service struct {
 	Persistence *Persistence `yaml:"persistence"` // nil: none
 	OnePacket   bool         `yaml:"one_packet"`  // udp: no flows
 	QUIC        *QUIC        `yaml:"quic"`        // nil: connection IDs are not looked at
+
+	Echo     string `yaml:"echo"`      // on (default): answer echo requests to the address | off
+	Fragment string `yaml:"fragment"`  // fragment (default) | drop: IPv4 packets that are too big and may be fragmented
+	MSSClamp string `yaml:"mss_clamp"` // off (default) | auto | a number of bytes: see MSS
 }
 
 // Health is how the backends of a service are checked.

@@ -110,6 +110,7 @@ func TestFullConfiguration(t *testing.T) {
 	want.Services = []Service{{
 		Name: "web", Address: VIP{Addr: netip.MustParseAddr("203.0.113.10")}, Port: 80, Protocol: "tcp", Forward: "dr",
 		Scheduler: "maglev", TableSize: 65537, NoBackend: "drop", Announce: "auto", Hash: "tuple",
+		Echo: "on", Fragment: "fragment", MSSClamp: "off",
 		Health: &Health{Type: "http", Path: "/healthz", Status: status, Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
 		Backends: []Backend{
 			{Name: "web1", Address: netip.MustParseAddr("10.0.0.11"), Port: 80, Weight: &one},

@@ -30,6 +30,7 @@ func setDefaults(element any) {
 		e.Queues, e.Attach, e.Bind = Queues{All: true}, "auto", "auto"
 	case *Service:
 		e.Scheduler, e.TableSize, e.NoBackend, e.Announce, e.Hash = "maglev", 65537, "drop", "auto", "tuple"
+		e.Echo, e.Fragment, e.MSSClamp = "on", "fragment", "off"
 	case *Backend:
 		one := 1
 		e.Weight = &one

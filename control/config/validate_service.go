@@ -29,6 +29,7 @@ func (v *validator) service(s *Service, where string) {
 	}
 	v.backends(s, where, usable)
 	v.tableSize(s, where)
+	v.packets(s, where)
 	v.shape(s, where)
 	if s.Health != nil && !v.bad[s.Health] {
 		v.health(s, where+": health")
