@@ -78,7 +78,7 @@ func root() *cobra.Command {
 		return usageError{fmt.Errorf("%w; `%s --help` shows its flags", err, c.CommandPath())}
 	})
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(runCmd(), checkCmd(), replayCmd(), testCmd(), explainCmd(), statusCmd(), servicesCmd(), backendsCmd(), reloadCmd(), demoCmd(), serveCmd(), perfCmd(), versionCmd())
+	cmd.AddCommand(runCmd(), checkCmd(), replayCmd(), testCmd(), explainCmd(), statusCmd(), servicesCmd(), backendsCmd(), reloadCmd(), demoCmd(), serveCmd(), decapCmd(), perfCmd(), versionCmd())
 	return cmd
 }
 
