@@ -73,7 +73,7 @@ type Controller struct {
 	steering                   steering
 	macs                       []net.HardwareAddr // by interface: what the datapath was told
 	hops                       map[routeKey]*hopState
-	vips                       announced
+	vips                       vips
 	warned                     map[string]string // by part and subject: the warning that holds
 	lines                      []flowlog.Record  // written once all that is urgent is done
 	due                        deadline
@@ -140,7 +140,7 @@ func newController(o Options) *Controller {
 		serviceSlots: newSlots(table.MaxServices, rest), backendSlots: newSlots(table.MaxBackends, rest),
 		tables: map[string]*built{}, checkIDs: map[string]string{}, names: map[table.Ref]backendName{},
 		steering: steering{sure: true}, // rules begin empty
-		hops:     map[routeKey]*hopState{}, vips: announced{}, warned: map[string]string{}, due: newDeadline(),
+		hops:     map[routeKey]*hopState{}, warned: map[string]string{}, due: newDeadline(),
 		drain: drain{atOnce: drainAtOnce},
 	}
 }

@@ -174,10 +174,12 @@ type fakeAnnouncer struct {
 	ifs   []announce.Interface
 	vips  []netip.Addr
 	err   error
+	asked int
 	order *[]string
 }
 
 func (f *fakeAnnouncer) Set(ifs []announce.Interface, vips []netip.Addr) error {
+	f.asked++
 	f.ifs, f.vips = ifs, vips
 	return f.err
 }

@@ -220,10 +220,24 @@ func TestVIPs(t *testing.T) {
 		if fmt.Sprint(w.ann.vips) != "[203.0.113.10]" {
 			t.Errorf("announced: %v", w.ann.vips)
 		}
-		w.neigh.change(func() { w.ann.err = errRefused })
+		flap := func(err error) {
+			w.neigh.change(func() {
+				w.ann.err = err
+				f := w.neigh.facts["eth0"]
+				f.Ups++
+				w.neigh.facts["eth0"] = f
+			})
+		}
+		flap(errRefused)
 		wait()
-		w.neigh.change(func() { w.ann.err = nil })
+		w.neigh.change(func() { w.ann.err = nil }) // it is tried again without being asked
 		wait()
+		asked := w.ann.asked
+		w.neigh.change(func() {})
+		wait()
+		if w.ann.asked != asked {
+			t.Error("the announcer is asked for what it does already")
+		}
 		if l := said(w.lines("control.warning"), "part"); !slices.Equal(l, []string{"control.warning announce"}) {
 			t.Errorf("warnings %v", l)
 		}
