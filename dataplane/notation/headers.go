@@ -177,7 +177,8 @@ func (b *builder) csum(l *layer, right, partial uint16) uint16 {
 	case "":
 		return right
 	case "bad":
-		return right ^ 0x5555
+		// Off by a constant, so that an incremental update (RFC 1624) leaves it bad in the same way.
+		return ^sum([]byte{byte(^right >> 8), byte(^right), 0x11, 0x11})
 	case "partial":
 		return partial
 	}
