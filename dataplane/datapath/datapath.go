@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/steer"
@@ -94,6 +95,9 @@ func Open(o Options) (_ *Datapath, err error) {
 func inspect(ifs []Interface) ([]Info, error) {
 	var infos []Info
 	for _, i := range ifs {
+		if slices.ContainsFunc(infos, func(o Info) bool { return o.Name == i.Name }) {
+			return nil, fmt.Errorf("interface %s is named twice", i.Name)
+		}
 		link, err := net.InterfaceByName(i.Name)
 		if err != nil {
 			return nil, fmt.Errorf("interface %s: there is none of that name here (`ip link` lists them)", i.Name)
@@ -103,19 +107,41 @@ func inspect(ifs []Interface) ([]Info, error) {
 			return nil, err
 		}
 		info := Info{Name: i.Name, Ifindex: link.Index, Queues: i.Queues, Attach: i.Attach}
-		for _, q := range i.Queues {
-			if q >= have {
-				return nil, fmt.Errorf("%s has %d queues but `queues: %v` was asked for: they are numbered 0 to %d", i.Name, have, i.Queues, have-1)
-			}
-		}
 		if len(i.Queues) == 0 {
 			for q := range have {
 				info.Queues = append(info.Queues, q)
 			}
 		}
+		if err := check(&info, have); err != nil {
+			return nil, err
+		}
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+// check holds the queues asked for against what the interface has.
+func check(info *Info, have int) error {
+	for k, q := range info.Queues {
+		switch {
+		case q < 0 || q >= have:
+			return fmt.Errorf("%s has %s, numbered from 0, but `queues: %v` was asked for; name fewer, or give it more (ethtool -L %s)",
+				info.Name, queues(have), info.Queues, info.Name)
+		case q >= steer.MaxQueues:
+			return fmt.Errorf("%s: queue %d cannot be used: the steering program knows those below %d; name the queues to use with `queues`, or give it fewer (ethtool -L %s)",
+				info.Name, q, steer.MaxQueues, info.Name)
+		case slices.Contains(info.Queues[:k], q):
+			return fmt.Errorf("%s: `queues: %v` names queue %d twice", info.Name, info.Queues, q)
+		}
+	}
+	return nil
+}
+
+func queues(n int) string {
+	if n == 1 {
+		return "1 queue"
+	}
+	return fmt.Sprintf("%d queues", n)
 }
 
 // workers decides how many there are.
@@ -127,8 +153,8 @@ func workers(infos []Info, cpus []int) (int, error) {
 		}
 	}
 	if len(cpus) > n {
-		return 0, fmt.Errorf("`cpus` names %d cores, but %s has %d queues, and a worker needs one on every interface: name fewer cores, or give %s more queues (ethtool -L)",
-			len(cpus), fewest, n, fewest)
+		return 0, fmt.Errorf("`cpus` names %d cores, but %s has %s, and a worker needs one on every interface: name fewer cores, or give it more queues (ethtool -L %s)",
+			len(cpus), fewest, queues(n), fewest)
 	}
 	if len(cpus) > 0 {
 		n = len(cpus)
@@ -171,11 +197,13 @@ func (d *Datapath) openWorker(w, n int, o *Options) (wo dataplane.WorkerOptions,
 	for i, p := range set.Ports {
 		wo.Ports = append(wo.Ports, p)
 		info := &d.infos[wo.Interfaces[i]]
-		info.Bind = "copy"
-		if p.ZeroCopy() {
+		switch {
+		case !p.ZeroCopy():
+			info.Bind = "copy" // also where another queue got more
+		case info.Bind == "":
 			info.Bind = "zerocopy"
 		}
-		if set.Fallback != "" && len(info.Notes) == 0 {
+		if set.Fallback != "" && !slices.Contains(info.Notes, set.Fallback) {
 			info.Notes = append(info.Notes, set.Fallback)
 		}
 	}
@@ -197,14 +225,25 @@ func (d *Datapath) Attach() error {
 		if err := a.NativeError(); err != nil {
 			info.Notes = append(info.Notes, err.Error())
 		}
-		for _, set := range d.sets {
-			for _, p := range set.Ports {
-				if p.Name() != info.Name {
-					continue
-				}
-				if err := a.SetSocket(p.Queue(), p.FD()); err != nil {
-					return err
-				}
+		if err := d.connect(a, info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect puts an interface's sockets into the map of its steering program.
+func (d *Datapath) connect(a *steer.Attachment, info *Info) error {
+	for _, set := range d.sets {
+		for _, p := range set.Ports {
+			if p.Name() != info.Name {
+				continue
+			}
+			if p.ZeroCopy() && a.Mode() == steer.Generic {
+				return fmt.Errorf("%s: the sockets are zero-copy, which a steering program in generic mode cannot feed; set `bind: copy`", info.Name)
+			}
+			if err := a.SetSocket(p.Queue(), p.FD()); err != nil {
+				return err
 			}
 		}
 	}
@@ -227,8 +266,19 @@ func (d *Datapath) Steered(k int) (steer.Counters, error) {
 	return d.attached[k].Counters()
 }
 
+// PollThrough makes the port of a queue of an interface busy-poll its device by receive calls on fd. See xsk.Port.
+func (d *Datapath) PollThrough(ifname string, queue, fd int) {
+	for _, set := range d.sets {
+		for _, p := range set.Ports {
+			if p.Name() == ifname && p.Queue() == queue {
+				p.PollThrough(fd)
+			}
+		}
+	}
+}
+
 // Interfaces says what was opened and attached, in the order of Options.Interfaces.
-func (d *Datapath) Interfaces() []Info { return d.infos }
+func (d *Datapath) Interfaces() []Info { return slices.Clone(d.infos) }
 
 // Close detaches first, so that the kernel gets the traffic, and then stops the workers and closes the sockets.
 func (d *Datapath) Close() error {
