@@ -43,6 +43,19 @@ type Plot struct {
 	XLabel string         `json:"x_label,omitempty"` // default: X
 }
 
+// Shows reports whether a row of the plot's scenario belongs to it.
+func (p *Plot) Shows(r *Row) bool {
+	if !slices.Contains(p.Metric, r.Metric) || r.Params[p.X] == nil {
+		return false
+	}
+	for k, v := range p.Where {
+		if Text(r.Params[k]) != Text(v) {
+			return false
+		}
+	}
+	return true
+}
+
 // A Run is what a scenario gets: its settings, and where results go.
 type Run struct {
 	Quick bool // fewer points and runs: minutes instead of an hour

@@ -26,7 +26,7 @@ func scenarios() []perf.Scenario {
 func perfCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "perf", Short: "Measure the director: the performance lab",
-		Args: noArgs,
+		Args: noArgs, // a word that is no subcommand
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(perfListCmd(), perfRunCmd(), perfReportCmd(), perfCompareCmd())
@@ -267,7 +267,7 @@ func printComparison(w io.Writer, cmp perf.Comparison) {
 		t.AppendRow(table.Row{d.Old.Key(), d.Old.Unit, perf.Number(d.Old.Median), perf.Number(d.New.Median), d.Percent(), fmt.Sprintf("%.3f", d.P), v})
 	}
 	t.Render()
-	fmt.Fprintf(w, "\n%d figures in both:", len(cmp.Deltas))
+	fmt.Fprintf(w, "\n%s in both:", count(len(cmp.Deltas), "figure"))
 	for _, v := range perf.Verdicts {
 		if counts[v] > 0 {
 			fmt.Fprintf(w, " %d %s;", counts[v], v)
@@ -280,16 +280,27 @@ func printComparison(w io.Writer, cmp perf.Comparison) {
 		where string
 	}{{cmp.OnlyOld, "old"}, {cmp.OnlyNew, "new"}} {
 		if len(only.keys) > 0 {
-			fmt.Fprintf(w, "%d figures only in the %s result: %s\n", len(only.keys), only.where, strings.Join(only.keys, "; "))
+			fmt.Fprintf(w, "%s only in the %s result: %s\n", count(len(only.keys), "figure"), only.where, strings.Join(only.keys, "; "))
 		}
 	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // exactFiles refuses any other number of arguments as wrong usage.
 func exactFiles(name string, n int) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usageError{fmt.Errorf("%s takes %d result file(s) of `xlvs perf run --out FILE`, but %d were given", name, n, len(args))}
+			given := "were"
+			if len(args) == 1 {
+				given = "was"
+			}
+			return usageError{fmt.Errorf("%s takes %s of `xlvs perf run --out FILE`, but %d %s given", name, count(n, "result file"), len(args), given)}
 		}
 		return nil
 	}

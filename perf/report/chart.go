@@ -53,25 +53,15 @@ func colour(i int) string { return colours[i%len(colours)] }
 func newChart(p perf.Plot, rows []perf.Row) *chart {
 	c := &chart{plot: p}
 	for _, r := range rows {
-		if !slices.Contains(p.Metric, r.Metric) || !matches(r, p.Where) || r.Params[p.X] == nil {
-			continue
+		if p.Shows(&r) {
+			c.add(r)
 		}
-		c.add(r)
 	}
 	if len(c.series) == 0 {
 		return nil
 	}
 	c.arrange()
 	return c
-}
-
-func matches(r perf.Row, where map[string]any) bool {
-	for k, v := range where {
-		if perf.Text(r.Params[k]) != perf.Text(v) {
-			return false
-		}
-	}
-	return true
 }
 
 func (c *chart) add(r perf.Row) {
@@ -137,6 +127,9 @@ func (c *chart) arrange() {
 			}
 		}
 		slices.SortStableFunc(s.points, func(a, b point) int { return cmp.Compare(a.x, b.x) })
+	}
+	if lo > hi { // nothing but zeroes, which a logarithmic axis has no place for
+		lo, hi = 0, 0
 	}
 	if c.bars {
 		xlo, xhi = -0.5, float64(len(c.words))-0.5

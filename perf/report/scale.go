@@ -81,7 +81,7 @@ func short(v float64) string {
 		return strings.TrimSuffix(fmt.Sprintf("%.1f", v/1e6), ".0") + "M"
 	case a >= 10000, a >= 1000 && v == math.Trunc(v/1000)*1000:
 		return strings.TrimSuffix(fmt.Sprintf("%.1f", v/1e3), ".0") + "k"
-	case a >= 1 || a == 0:
+	case a >= 0.1 || a == 0:
 		return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.2f", v), "0"), ".")
 	}
 	return perf.Number(v)
