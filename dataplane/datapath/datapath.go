@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/steer"
@@ -51,6 +52,10 @@ type Datapath struct {
 	attached []*steer.Attachment
 }
 
+// busySpin is how long a busy-polling worker finds nothing before it sleeps, at least. After its last poll interrupts
+// stay deferred for a while: to sleep in every small gap would leave the next frames lying for that long.
+const busySpin = 2 * time.Millisecond
+
 // Open opens a socket on every queue asked for and makes the engine over them. Nothing is received
 // before Attach. On an error, everything opened is closed again.
 //
@@ -74,6 +79,9 @@ func Open(o Options) (_ *Datapath, err error) {
 		if o.CPUs, err = lastCPUs(n); err != nil {
 			return nil, err
 		}
+	}
+	if o.BusyPoll.Microseconds > 0 {
+		o.Engine.Idle.Spin = max(o.Engine.Idle.Spin, busySpin)
 	}
 	for w := range n {
 		wo, err := d.openWorker(w, n, &o)

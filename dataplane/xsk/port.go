@@ -19,6 +19,7 @@ type Port struct {
 	shift      uint8
 	hungry     bool // the fill ring has room that no chunk was free for
 	busyPoll   bool
+	pollFD     atomic.Int32 // whose receive call polls the device when busy polling, plus 1; 0: this socket's own
 	alwaysWake bool
 	zeroCopy   bool
 	fd         int
@@ -26,6 +27,7 @@ type Port struct {
 	ringSize   uint32
 	inFlight   uint32 // chunks sent and not yet back from the completion ring
 	lastErr    *WakeError
+	unpolled   uint32 // frames received since pollNAPI
 
 	count counters
 
@@ -43,13 +45,23 @@ type Port struct {
 
 var _ dataplane.Port = (*Port)(nil)
 
+// reclaimAfter is how many frames a busy-polling port receives at most before it polls again. Normally it polls when the
+// ring is empty, and only then: what the kernel received while frames still wait, it would soon have to drop. But when
+// the worker was held up for longer than the device's interrupts are deferred, the softirq has taken the device over, and
+// keeps it as long as there is more, whatever becomes of it. A poll makes it let go (napi_prefer_busy_poll).
+const reclaimAfter = 512
+
 // Recv takes up to len(b) frames from the RX ring and refills the fill ring.
 // See dataplane.Port.
 func (p *Port) Recv(b []dataplane.Frame) int {
 	index, n := p.rx.peek(uint32(len(b)))
-	if n == 0 && p.busyPoll {
-		p.wakeRX()
-		index, n = p.rx.peek(uint32(len(b)))
+	if p.busyPoll {
+		if p.unpolled += n; n == 0 || p.unpolled >= reclaimAfter {
+			p.pollNAPI()
+			if n == 0 {
+				index, n = p.rx.peek(uint32(len(b)))
+			}
+		}
 	}
 	if n == 0 {
 		p.refill(0)
@@ -167,6 +179,23 @@ func (p *Port) ZeroCopy() bool { return p.zeroCopy }
 
 // NeedWakeup reports whether the socket was bound with XDP_USE_NEED_WAKEUP.
 func (p *Port) NeedWakeup() bool { return !p.alwaysWake }
+
+// NAPI returns the number of the NAPI context that serves the queue, or 0 if the socket does not know it, and busy
+// polling has no effect. The kernel looks it up on bind if the driver tells it (Linux 6.14, netif_queue_set_napi); before
+// 6.13 the first frame received told. veth's queues do not tell.
+func (p *Port) NAPI() int {
+	id, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_INCOMING_NAPI_ID)
+	if err != nil {
+		return 0
+	}
+	return id
+}
+
+// PollThrough makes a port opened with BusyPoll poll its device by receive calls on fd instead of its own socket, for
+// drivers that do not tell AF_XDP sockets the queue's NAPI. fd is a datagram socket that does not block, has received something
+// through the queue, and has SO_PREFER_BUSY_POLL, SO_BUSY_POLL and SO_BUSY_POLL_BUDGET set. It stays the caller's and must
+// outlive the port, or be taken back with -1. Any goroutine may call it.
+func (p *Port) PollThrough(fd int) { p.pollFD.Store(int32(fd) + 1) }
 
 // TXBudget returns how many frames one wake-up may send in copy mode.
 func (p *Port) TXBudget() int { return p.txBudget }

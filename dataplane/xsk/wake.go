@@ -27,7 +27,7 @@ func (p *Port) Flush() error {
 // The number of calls is bounded by what copy mode takes in one, twice over.
 func (p *Port) wakeTX(pending uint32) error {
 	for tries := 2*pending/txBatch + 2; tries > 0; tries-- {
-		errno := p.syscall(unix.SYS_SENDTO)
+		errno := p.syscall(unix.SYS_SENDTO, p.fd)
 		switch errno {
 		case 0:
 			return nil
@@ -59,7 +59,21 @@ func (p *Port) wakeTX(pending uint32) error {
 // wakeRX makes the driver look at the fill ring, or, when busy polling, runs its NAPI. Its error
 // is counted and kept for FirstError; Flush reports what lasts.
 func (p *Port) wakeRX() {
-	switch errno := p.syscall(unix.SYS_RECVFROM); errno {
+	p.received(p.syscall(unix.SYS_RECVFROM, p.fd))
+}
+
+// pollNAPI runs the device's NAPI once: the kernel takes up to two budgets of frames from it (napi_busy_loop, busy_poll_stop).
+func (p *Port) pollNAPI() {
+	p.unpolled = 0
+	fd := int(p.pollFD.Load()) - 1
+	if fd < 0 {
+		fd = p.fd
+	}
+	p.received(p.syscall(unix.SYS_RECVFROM, fd))
+}
+
+func (p *Port) received(errno unix.Errno) {
+	switch errno {
 	case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
 	default:
 		_ = p.failed(errno)
@@ -68,9 +82,9 @@ func (p *Port) wakeRX() {
 
 // syscall makes a sendto or recvfrom without data. It is a raw one: it does not block, and a worker
 // owns its core, so handing its P to another goroutine meanwhile would only cost time.
-func (p *Port) syscall(trap uintptr) unix.Errno {
+func (p *Port) syscall(trap uintptr, fd int) unix.Errno {
 	p.count.wakeups.Add(1)
-	_, _, errno := unix.RawSyscall6(trap, uintptr(p.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	_, _, errno := unix.RawSyscall6(trap, uintptr(fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 	return errno
 }
 

@@ -1,0 +1,109 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"xlvs/dataplane/xsk"
+	"xlvs/testenv"
+)
+
+// Numbers of the generic netlink family "netdev" (include/uapi/linux/netdev.h).
+const (
+	netdevCmdNAPIGet = 11
+	netdevNAPIIndex  = 1
+	netdevNAPIPID    = 4
+)
+
+// genlHeader is a generic netlink header: command, version and two bytes that must be zero. (nl.Genlmsg sends what lies
+// behind it in memory instead, which the kernel refuses now and then.)
+type genlHeader [4]byte
+
+// Len implements nl.NetlinkRequestData.
+func (genlHeader) Len() int { return 4 }
+
+// Serialize implements nl.NetlinkRequestData.
+func (h genlHeader) Serialize() []byte { return h[:] }
+
+// napiThreads returns the kernel threads that poll an interface of the calling thread's namespace.
+func napiThreads(ifindex int) (pids []int, err error) {
+	family, err := netlink.GenlFamilyGet("netdev")
+	if err != nil {
+		return nil, fmt.Errorf("ask for NAPI threads: %w", err)
+	}
+	req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
+	req.AddData(genlHeader{netdevCmdNAPIGet, 1})
+	req.AddData(nl.NewRtAttr(netdevNAPIIndex, nl.Uint32Attr(uint32(ifindex))))
+	msgs, err := req.Execute(unix.NETLINK_GENERIC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("ask for NAPI threads: %w", err)
+	}
+	for _, m := range msgs {
+		attrs, err := nl.ParseRouteAttr(m[nl.SizeofGenlmsg:])
+		if err != nil {
+			return nil, fmt.Errorf("ask for NAPI threads: %w", err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == netdevNAPIPID {
+				pids = append(pids, int(nl.NativeEndian().Uint32(a.Value)))
+			}
+		}
+	}
+	return pids, nil
+}
+
+// threadNAPI has kernel threads poll an interface of h and pins them to a core. NAPI must be there by now: an XDP
+// program or GRO makes it. It is undone with the interface.
+func threadNAPI(h *testenv.Host, ifname string, cpu int) (pids []int, err error) {
+	err = h.Do(func() error {
+		link, err := netlink.LinkByName(ifname)
+		if err != nil {
+			return err
+		}
+		index := link.Attrs().Index
+		if _, err := xsk.SetAttributes(ifname, index, []xsk.Attribute{{File: "threaded", Value: "1"}}); err != nil {
+			return err
+		}
+		if pids, err = napiThreads(index); err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return errors.New("no kernel thread polls " + ifname)
+		}
+		for _, pid := range pids {
+			if err := pin(pid, cpu); err != nil {
+				return fmt.Errorf("pin NAPI thread %d of %s: %w", pid, ifname, err)
+			}
+		}
+		return nil
+	})
+	return pids, err
+}
+
+// deferNAPI keeps the softirq away from an interface of h as long as somebody busy-polls it: interrupts stay off for
+// this long after each poll.
+func deferNAPI(h *testenv.Host, ifname string, times int, timeout time.Duration) error {
+	return h.Do(func() error {
+		link, err := netlink.LinkByName(ifname)
+		if err != nil {
+			return err
+		}
+		_, err = xsk.SetAttributes(ifname, link.Attrs().Index, []xsk.Attribute{
+			{File: "napi_defer_hard_irqs", Value: fmt.Sprint(times)},
+			{File: "gro_flush_timeout", Value: fmt.Sprint(timeout.Nanoseconds())},
+		})
+		return err
+	})
+}
+
+// pin binds a thread (0: the calling one) to a core.
+func pin(tid, cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	return unix.SchedSetaffinity(tid, &set)
+}

@@ -1,0 +1,94 @@
+package wire
+
+import (
+	"errors"
+	"time"
+
+	"xlvs/dataplane/xsk"
+)
+
+// A receive says who runs the receive side of a forwarder's interface, and so on which core that is.
+type receive string
+
+const (
+	busyPoll receive = "busy-poll" // the forwarder's own system calls, on its core
+	thread   receive = "thread"    // a kernel thread (threaded NAPI), on its core
+	sender   receive = "sender"    // the sender's softirq, on the sender's core: what veth does by itself
+)
+
+// core says whose core that is, in the rows.
+func (r receive) core() string {
+	if r == sender {
+		return "elsewhere"
+	}
+	return "same"
+}
+
+// polling is how a forwarder on AF_XDP gets at its frames.
+type polling struct {
+	receive receive
+	flush   time.Duration // interrupts stay deferred for so long after a poll
+	budget  int           // frames a poll
+	ring    int           // slots
+	always  bool          // no need_wakeup
+}
+
+// Settings that the experiments in docs/performance.md have shown to be good.
+const (
+	deferTimes   = 2
+	deferFlush   = 200 * time.Microsecond
+	socketRing   = 2048
+	socketFrames = 8192
+)
+
+func (p *polling) defaults() {
+	if p.flush == 0 {
+		p.flush = deferFlush
+	}
+	if p.budget == 0 {
+		p.budget = pollBudget
+	}
+	if p.ring == 0 {
+		p.ring = socketRing
+	}
+}
+
+func (p *polling) xsk() (b xsk.BusyPoll) {
+	if p.receive == busyPoll {
+		b = xsk.BusyPoll{Microseconds: 20, Budget: p.budget}
+	}
+	return b
+}
+
+// place has eth0 of the forwarder, whose XDP program is attached by now, polled where it should be. through gives
+// the forwarder a socket to poll with.
+func (p *polling) place(r *rig, through func(fd int)) (undo func() error, err error) {
+	nothing := func() error { return nil }
+	switch p.receive {
+	case thread:
+		_, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
+		return nothing, err
+	case busyPoll:
+		poll, err := newPoller(r.forwarder, "eth0", r.station.host, "eth0", p.budget)
+		if err != nil {
+			return nothing, err
+		}
+		through(poll.fd)
+		return poll.Close, errors.Join(deferNAPI(r.forwarder, "eth0", deferTimes, p.flush))
+	}
+	return nothing, nil
+}
+
+// An undo is what has been done so far, to be undone last first.
+type undo []func() error
+
+func (u *undo) add(f func() error) { *u = append(*u, f) }
+
+func (u *undo) all() error {
+	var errs []error
+	for i := len(*u) - 1; i >= 0; i-- {
+		errs = append(errs, (*u)[i]())
+	}
+	*u = nil
+	return errors.Join(errs...)
+}

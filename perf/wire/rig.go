@@ -1,0 +1,165 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"xlvs/testenv"
+)
+
+// cores are the two that an experiment uses.
+type cores struct{ forwarder, station int }
+
+// claimCores moves this process to every allowed core but the first, which becomes the forwarder's own. restore
+// undoes it.
+func claimCores() (c cores, restore func(), err error) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return c, nil, err
+	}
+	if all.Count() < 2 {
+		return c, nil, errors.New("wire: needs two cores: one for the forwarder, one for the generator and the sink")
+	}
+	var list []int
+	for i := range 1024 {
+		if all.IsSet(i) {
+			list = append(list, i)
+		}
+	}
+	c = cores{forwarder: list[0], station: list[1]}
+	rest := all
+	rest.Clear(c.forwarder)
+	if err := moveThreads(&rest); err != nil {
+		return c, nil, err
+	}
+	return c, func() { _ = moveThreads(&all) }, nil
+}
+
+// moveThreads sets the affinity of all threads of this process; later ones inherit it.
+func moveThreads(set *unix.CPUSet) error {
+	tasks, err := filepath.Glob("/proc/self/task/*")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(filepath.Base(t))
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(tid, set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("move thread %d to its cores: %w", tid, err)
+		}
+	}
+	return nil
+}
+
+// A rig is one forwarder's surroundings, made anew for each so that nothing of another is left in them.
+//
+//	station                                     forwarder
+//	  generator, AF_XDP   eth0 ============== eth0   receives
+//	  sink, XDP, AF_XDP   eth1 ============== eth1   sends
+type rig struct {
+	lab       *testenv.Lab
+	station   *station
+	forwarder *testenv.Host // nil: a cable from eth0 to eth1 of the station
+	cores     cores
+	nextHop   net.HardwareAddr // of all backends: the station's eth1
+	first     net.HardwareAddr // what the generator sends to
+	own       net.HardwareAddr // the forwarder's eth1
+}
+
+// newRig builds the namespaces, cables, generator and sink.
+func newRig(ctx context.Context, c cores, cable bool) (r *rig, err error) {
+	r = &rig{cores: c}
+	if r.lab, err = testenv.NewEmpty(ctx, testenv.Options{}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	host, err := r.lab.AddHost("station")
+	if err != nil {
+		return r, err
+	}
+	if err := quiet(host); err != nil {
+		return r, err
+	}
+	if cable {
+		err = r.lab.Connect(host, "eth0", host, "eth1", testenv.LinkOptions{})
+	} else {
+		err = r.connect(host)
+	}
+	if err != nil {
+		return r, err
+	}
+	if r.nextHop, err = host.MAC("eth1"); err != nil {
+		return r, err
+	}
+	r.first, r.own = r.nextHop, r.nextHop
+	if !cable {
+		if r.first, err = r.forwarder.MAC("eth0"); err != nil {
+			return r, err
+		}
+		if r.own, err = r.forwarder.MAC("eth1"); err != nil {
+			return r, err
+		}
+	}
+	peer, peerIf := r.forwarder, "eth1"
+	if cable {
+		peer, peerIf = host, "eth0"
+	}
+	r.station, err = newStation(host, c.station, peer, peerIf)
+	return r, err
+}
+
+func (r *rig) connect(station *testenv.Host) (err error) {
+	if r.forwarder, err = r.lab.AddHost("forwarder"); err != nil {
+		return err
+	}
+	if err := quiet(r.forwarder); err != nil {
+		return err
+	}
+	for _, eth := range []string{"eth0", "eth1"} {
+		if err := r.lab.Connect(station, eth, r.forwarder, eth, testenv.LinkOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quiet keeps a host's kernel from sending anything on its own.
+func quiet(h *testenv.Host) error {
+	return h.Sysctl(map[string]string{
+		"net.ipv6.conf.all.disable_ipv6":     "1",
+		"net.ipv6.conf.default.disable_ipv6": "1",
+	})
+}
+
+// ifindex returns the index of an interface of a host.
+func ifindex(h *testenv.Host, name string) (int, error) {
+	l, err := h.Netlink().LinkByName(name)
+	if err != nil {
+		return 0, err
+	}
+	return l.Attrs().Index, nil
+}
+
+// Close takes everything down.
+func (r *rig) Close() error {
+	var errs []error
+	if r.station != nil {
+		errs = append(errs, r.station.Close())
+	}
+	if r.lab != nil {
+		errs = append(errs, r.lab.Close())
+	}
+	return errors.Join(errs...)
+}
