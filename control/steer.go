@@ -13,6 +13,11 @@ func (c *Controller) rules(services []*service) steer.Rules {
 	for _, s := range services {
 		p := protoNumber(s.conf.Protocol)
 		r.Services = append(r.Services, steer.Key{Addr: s.conf.Address.Addr, Bits: uint8(s.conf.Address.Bits), Port: s.conf.Port, Proto: p})
+		if s.conf.Forward == "tun" {
+			for _, b := range s.backends {
+				r.Tunnels = append(r.Tunnels, b.conf.Address.Unmap())
+			}
+		}
 		if s.conf.Forward != "nat" {
 			continue
 		}
@@ -67,7 +72,8 @@ func (s *steering) shrink(d Datapath, r steer.Rules) error {
 	if s.sure && !lost && !gone {
 		return nil
 	}
-	return s.apply(d, steer.Rules{Services: services, Replies: replies, Locals: r.Locals})
+	// What lies at the ends of tunnels only says which errors are looked at: it may stay a moment longer.
+	return s.apply(d, steer.Rules{Services: services, Replies: replies, Locals: r.Locals, Tunnels: r.Tunnels})
 }
 
 // both returns the elements of have that want has too, and whether there are others.
@@ -88,5 +94,5 @@ func both(have, want []steer.Key) (common []steer.Key, lost bool) {
 }
 
 func sameRules(a, b steer.Rules) bool {
-	return slices.Equal(a.Services, b.Services) && slices.Equal(a.Replies, b.Replies) && slices.Equal(a.Locals, b.Locals)
+	return slices.Equal(a.Services, b.Services) && slices.Equal(a.Replies, b.Replies) && slices.Equal(a.Locals, b.Locals) && slices.Equal(a.Tunnels, b.Tunnels)
 }

@@ -64,7 +64,7 @@ func TestApplyMakesTheMapsWhatIsAsked(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules := Rules{
 			rapid.SliceOfN(services, 0, 20).Draw(t, "services"), rapid.SliceOfN(keys, 0, 20).Draw(t, "replies"),
-			rapid.SliceOfN(addrs, 0, 8).Draw(t, "locals"),
+			rapid.SliceOfN(addrs, 0, 8).Draw(t, "locals"), rapid.SliceOfN(addrs, 0, 8).Draw(t, "tunnels"),
 		}
 		want, err := NewRuleSet(rules)
 		if err != nil {

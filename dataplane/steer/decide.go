@@ -6,6 +6,9 @@ import "encoding/binary"
 const (
 	protoHopByHop    = 0
 	protoICMP        = 1
+	protoIPIP        = 4
+	protoIPv6        = 41
+	protoGRE         = 47
 	protoRouting     = 43
 	protoFragment    = 44
 	protoICMPv6      = 58
@@ -30,6 +33,7 @@ type Verdict struct {
 
 type parsed struct {
 	src, dst endpoint
+	quoted   endpoint // destination of the packet that an ICMP error quotes
 	v6       bool
 	fragment bool
 	proto    uint8
@@ -48,11 +52,14 @@ func decide(frame []byte, rules *RuleSet) Reason {
 		return PassNotIP
 	}
 	etherType, at := binary.BigEndian.Uint16(frame[12:]), 14
-	if etherType == etherVLAN || etherType == etherSVLAN {
-		if len(frame) < 18 {
+	for range 2 {
+		if etherType != etherVLAN && etherType != etherSVLAN {
+			break
+		}
+		if at += 4; len(frame) < at {
 			return PassNotIP
 		}
-		etherType, at = binary.BigEndian.Uint16(frame[16:]), 18
+		etherType = binary.BigEndian.Uint16(frame[at-2:])
 	}
 	if etherType == 0 {
 		return PassNotIP
@@ -172,6 +179,9 @@ func (p *parsed) readUpper(b []byte) bool {
 			return false
 		}
 		p.icmpType = b[0]
+		if p.isICMPError() {
+			p.readQuote(b[8:])
+		}
 	case p.proto == protoTCP && len(b) < 20, p.proto == protoUDP && len(b) < 8:
 		return false
 	case p.proto == protoTCP || p.proto == protoUDP:
@@ -181,19 +191,71 @@ func (p *parsed) readUpper(b []byte) bool {
 	return true
 }
 
+// readQuote reads the destination of the packet that b, what an ICMP error quotes, begins with. Errors are about packets of
+// the director's own making, so extension headers are not looked behind.
+func (p *parsed) readQuote(b []byte) {
+	header := 40
+	switch {
+	case len(b) < 20 || p.v6 && len(b) < 40:
+		return
+	case p.v6 && b[0]>>4 == 6:
+		p.quoted.Addr, p.quoted.Proto = address(b[24:40]), b[6]
+		if isMapped(&p.quoted.Addr) {
+			p.quoted.Addr[10], p.quoted.Addr[11] = 0, 0
+		}
+	case !p.v6 && b[0]>>4 == 4:
+		p.quoted.Addr, p.quoted.Proto = mapped(b[16:20]), b[9]
+		header = int(b[0]&0xf) * 4
+	default:
+		return
+	}
+	if header < 20 || len(b) < header+8 {
+		p.quoted.Proto = 0
+		return
+	}
+	copy(p.quoted.Port[:], b[header+2:])
+}
+
 func (s *RuleSet) match(p *parsed) Reason {
 	roles, known := s.dests[p.dst.Addr]
 	if roles&roleMatched != 0 {
 		return s.matchVIP(p, roles)
 	}
 	if known {
-		return PassLocal
+		return s.matchLocal(p)
 	}
 	if roles = s.longest(p.dst.Addr); roles != 0 {
 		return s.matchVIP(p, roles)
 	}
-	if roles, known = s.sources[p.src.Addr]; known && p.isRoutable() {
+	if !p.isRoutable() {
+		return PassOther
+	}
+	if roles = s.sources[p.src.Addr]; roles&roleMatched != 0 {
 		return s.matchBackend(p, roles)
+	}
+	return s.matchRouter(p)
+}
+
+// matchLocal decides on what is for one of the director's own addresses: an error about a tunnel to a backend is the director's.
+func (s *RuleSet) matchLocal(p *parsed) Reason {
+	switch p.quoted.Proto {
+	case protoIPIP, protoIPv6, protoGRE, protoUDP:
+		if s.sources[p.quoted.Addr]&roleTunnel != 0 {
+			return TunnelICMP
+		}
+	}
+	return PassLocal
+}
+
+// matchRouter decides on what nobody known sent: a router between the director and a NAT backend sends its errors to
+// the client, as the backend does.
+func (s *RuleSet) matchRouter(p *parsed) Reason {
+	if p.quoted.Proto != protoTCP && p.quoted.Proto != protoUDP {
+		return PassOther
+	}
+	roles := s.sources[p.quoted.Addr]
+	if _, ok := s.replies[p.quoted]; ok && roles&portsRole(p.quoted.Proto) != 0 || roles&anyPortRole(p.quoted.Proto) != 0 {
+		return ReplyICMP
 	}
 	return PassOther
 }

@@ -15,6 +15,8 @@ const (
 	local4, local6   = "10.0.0.1", "2001:db8:1::1"
 	nat4, nat6       = "10.0.0.11", "2001:db8:1::11"
 	anyNAT4          = "10.0.0.12"
+	tun4, tun6       = "10.0.0.21", "2001:db8:1::21"
+	router4, router6 = "10.9.9.9", "2001:db8:9::9"
 	client4, client6 = "198.51.100.7", "2001:db8:c::7"
 	forgedVIP        = "::ffff:203.0.113.10"
 )
@@ -37,6 +39,7 @@ func testRules() Rules {
 			prefixKey("2001:db8:e::/112", 80, 6), prefixKey("2001:db8:e::100/120", 0, 17), key("203.0.114.20", 22, 6), key("203.0.114.21", 0, 17),
 		},
 		Replies: []Key{key(nat4, 8080, 6), key(nat4, 53, 17), key(nat6, 8080, 6), key(anyNAT4, 0, 17)},
+		Tunnels: []netip.Addr{netip.MustParseAddr(tun4), netip.MustParseAddr(tun6)},
 		Locals: []netip.Addr{
 			netip.MustParseAddr(local4), netip.MustParseAddr(local6), netip.MustParseAddr(localVIP4),
 			netip.MustParseAddr("fe80::1%eth0").WithZone(""), netip.MustParseAddr("203.0.114.99"),
@@ -78,7 +81,7 @@ func withByte(frame []byte, at int, b byte) []byte {
 }
 
 func frameCases() []frameCase {
-	return slices.Concat(serviceCases(), prefixCases(), fragmentCases(), icmpCases(), replyCases(), extensionCases(), brokenCases())
+	return slices.Concat(serviceCases(), quoteCases(), prefixCases(), fragmentCases(), icmpCases(), replyCases(), extensionCases(), brokenCases())
 }
 
 func serviceCases() []frameCase {
@@ -102,7 +105,9 @@ func serviceCases() []frameCase {
 		{"802.1Q v4", tagged(etherVLAN, http4), Service},
 		{"802.1Q v6", tagged(etherVLAN, http6), Service},
 		{"802.1ad v4", tagged(etherSVLAN, http4), Service},
-		{"two tags", tagged(etherSVLAN, tagged(etherVLAN, http4)), PassNotIP},
+		{"two tags", tagged(etherSVLAN, tagged(etherVLAN, http4)), Service},
+		{"two tags v6", tagged(etherVLAN, tagged(etherVLAN, http6)), Service},
+		{"three tags", tagged(etherSVLAN, tagged(etherVLAN, tagged(etherVLAN, http4))), PassNotIP},
 		{"options", l2(etherIPv4, ip4With(client4, vip4, 6, 0, make([]byte, 40), tcpTo(40000, 80))), Service},
 		{"ethernet padding", append(v4(client4, vip4, 17, udpTo(40000, 53)), make([]byte, 18)...), Service},
 		{"ssh to the director", v4(client4, local4, 6, tcpTo(40000, 22)), PassLocal},
@@ -195,6 +200,51 @@ func icmpCases() []frameCase {
 		cases = append(cases, frameCase{"nd or mld to a vip", v6(client6, vip6, 58, icmp(kind)), PassControl})
 	}
 	return cases
+}
+
+// quoteCases are ICMP errors from routers about packets of the director's making.
+func quoteCases() []frameCase {
+	err4 := func(kind uint8, dst string, quote []byte) []byte {
+		return v4(router4, dst, 1, append(icmp(kind), quote...))
+	}
+	err6 := func(kind uint8, dst string, quote []byte) []byte {
+		return v6(router6, dst, 58, append(icmp(kind), quote...))
+	}
+	inner4, inner6 := ip4(client4, vip4, 6, tcpTo(40000, 80)), ip6(client6, vip6, 6, tcpTo(40000, 80))
+	var cases []frameCase
+	for _, proto := range []uint8{protoIPIP, protoIPv6, protoGRE, protoUDP} {
+		cases = append(cases, frameCase{"about a tunnel", err4(3, local4, ip4(local4, tun4, proto, inner4)), TunnelICMP},
+			frameCase{"about a tunnel v6", err6(2, local6, ip6(local6, tun6, proto, inner6)), TunnelICMP})
+	}
+	long := ip4With(local4, tun4, protoIPIP, 0, make([]byte, 40), inner4)
+	toNAT, toNAT6 := ip4(client4, nat4, 6, tcpTo(40000, 8080)), ip6(client6, nat6, 6, tcpTo(40000, 8080))
+	return append(cases, []frameCase{
+		{"about a tunnel, from its end", v4(tun4, local4, 1, append(icmp(3), ip4(local4, tun4, protoIPIP, inner4)...)), TunnelICMP},
+		{"about a tunnel, options", err4(11, local4, long), TunnelICMP},
+		{"about a tunnel, 8 bytes quoted", err4(3, local4, ip4(local4, tun4, protoIPIP, inner4)[:28]), TunnelICMP},
+		{"about a tunnel, 7 bytes quoted", err4(3, local4, ip4(local4, tun4, protoIPIP, inner4)[:27]), PassLocal},
+		{"about a tunnel, padding after 7 bytes", append(err4(3, local4, ip4(local4, tun4, protoIPIP, inner4)[:27]), 0, 0, 0), PassLocal},
+		{"about a tunnel v6, 8 bytes quoted", err6(1, local6, ip6(local6, tun6, protoIPv6, inner6)[:48]), TunnelICMP},
+		{"about a tunnel v6, 7 bytes quoted", err6(1, local6, ip6(local6, tun6, protoIPv6, inner6)[:47]), PassLocal},
+		{"about a connection of the director's to a tunnel's end", err4(3, local4, ip4(local4, tun4, 6, tcpTo(1, 80))), PassLocal},
+		{"about a tunnel to another", err4(3, local4, ip4(local4, nat4, protoIPIP, inner4)), PassLocal},
+		{"no error about a tunnel", err4(8, local4, ip4(local4, tun4, protoIPIP, inner4)), PassLocal},
+		{"quote of no version", err4(3, local4, withByte(ip4(local4, tun4, protoIPIP, inner4), 0, 0x55)), PassLocal},
+		{"quote of no header length", err4(3, local4, withByte(ip4(local4, tun4, protoIPIP, inner4), 0, 0x42)), PassLocal},
+		{"v6 quote in v4", err4(3, local4, ip6(local6, tun6, protoIPv6, inner6)), PassLocal},
+		{"quoted v4 address in v6", err6(1, local6, ip6(local6, "::ffff:"+tun4, protoIPv6, inner6)), PassLocal},
+		{"router about a packet to a nat backend", err4(3, client4, toNAT), ReplyICMP},
+		{"router about a packet to a nat backend v6", err6(2, client6, toNAT6), ReplyICMP},
+		{"router about a packet to any port", err4(11, client4, ip4(client4, anyNAT4, 17, udpTo(40000, 7))), ReplyICMP},
+		{"router about a backend's other port", err4(3, client4, ip4(client4, nat4, 6, tcpTo(40000, 22))), PassOther},
+		{"router about a backend's other protocol", err4(3, client4, ip4(client4, nat4, 17, udpTo(40000, 8080))), PassOther},
+		{"router about another", err4(3, client4, ip4(client4, "10.0.0.99", 6, tcpTo(40000, 8080))), PassOther},
+		{"router, redirect", err4(5, client4, toNAT), PassOther},
+		{"router, to multicast", err4(3, "224.0.0.1", toNAT), PassOther},
+		{"router about a tunnel, to a client", err4(3, client4, ip4(client4, tun4, protoIPIP, inner4)), PassOther},
+		{"tunnel's end sends something else", v4(tun4, client4, 6, tcpTo(80, 40000)), PassOther},
+		{"fragment of icmp from a tunnel's end", l2(etherIPv4, ip4With(tun4, client4, 1, 0x2000, nil, icmp(3))), PassOther},
+	}...)
 }
 
 func replyCases() []frameCase {
@@ -322,6 +372,8 @@ func TestNewRuleSetRefuses(t *testing.T) {
 		"protocol":           {Replies: []Key{key(nat4, 80, 132)}},
 		"no protocol":        {Services: []Key{key(vip4, 80, 0)}},
 		"zero local address": {Locals: []netip.Addr{{}}},
+		"zero tunnel":        {Tunnels: []netip.Addr{{}}},
+		"multicast tunnel":   {Tunnels: []netip.Addr{netip.MustParseAddr("224.0.0.1")}},
 		"host bits":          {Services: []Key{{Addr: netip.MustParseAddr(vip4), Bits: 24, Port: 80, Proto: 6}}},
 		"long prefix":        {Services: []Key{{Addr: netip.MustParseAddr(vip4), Bits: 33, Port: 80, Proto: 6}}},
 		"prefix of backends": {Replies: []Key{prefixKey("203.0.114.0/24", 80, 6)}},

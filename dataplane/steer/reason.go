@@ -12,13 +12,14 @@ const (
 	ICMP           = Reason(steerReasonREASON_ICMP)             // ICMP or ICMPv6 for a VIP
 	Reply          = Reason(steerReasonREASON_REPLY)            // from the address and port of a NAT backend
 	ReplyFragment  = Reason(steerReasonREASON_REPLY_FRAGMENT)   // a fragment from a NAT backend
-	ReplyICMP      = Reason(steerReasonREASON_REPLY_ICMP)       // an ICMP error from a NAT backend
+	ReplyICMP      = Reason(steerReasonREASON_REPLY_ICMP)       // an ICMP error from a NAT backend, or from a router about a packet to one
+	TunnelICMP     = Reason(steerReasonREASON_TUNNEL_ICMP)      // an ICMP error for the director about a tunnel to a backend
 )
 
 // Reasons for the kernel.
 const (
 	PassL2        = Reason(steerReasonREASON_PASS_L2)        // to a group MAC address, or to another host's
-	PassNotIP     = Reason(steerReasonREASON_PASS_NOT_IP)    // ARP, LLDP, more than one VLAN tag, too short
+	PassNotIP     = Reason(steerReasonREASON_PASS_NOT_IP)    // ARP, LLDP, more than two VLAN tags, too short
 	PassMalformed = Reason(steerReasonREASON_PASS_MALFORMED) // IP that is truncated or contradicts itself
 	PassExtension = Reason(steerReasonREASON_PASS_EXTENSION) // more IPv6 extension headers than are walked, or segments left
 	PassControl   = Reason(steerReasonREASON_PASS_CONTROL)   // neighbour or multicast listener discovery for a VIP
@@ -36,7 +37,7 @@ const NumReasons = int(steerReasonREASON_COUNT)
 
 var reasonNames = [NumReasons]string{
 	Service: "service", ServiceAnyPort: "service_any_port", Fragment: "fragment", ICMP: "icmp",
-	Reply: "reply", ReplyFragment: "reply_fragment", ReplyICMP: "reply_icmp",
+	Reply: "reply", ReplyFragment: "reply_fragment", ReplyICMP: "reply_icmp", TunnelICMP: "tunnel_icmp",
 	PassL2: "pass_l2", PassNotIP: "pass_not_ip", PassMalformed: "pass_malformed", PassExtension: "pass_extension",
 	PassControl: "pass_control", PassVIPOther: "pass_vip_other", PassLocal: "pass_local", PassOther: "pass_other",
 	NoSocket: "no_socket",
@@ -51,7 +52,7 @@ func (r Reason) String() string {
 }
 
 // Director reports whether frames with this reason are the director's.
-func (r Reason) Director() bool { return r <= ReplyICMP }
+func (r Reason) Director() bool { return r <= TunnelICMP }
 
 // Counters are packets by Reason since the program was attached: `for i, n := range c` with Reason(i)
 // goes through them in a fixed order. All but NoSocket add up to the frames seen.

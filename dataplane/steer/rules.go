@@ -29,6 +29,8 @@ type Rules struct {
 	// as part of a prefix: whoever gives a whole network to services does not mean the director's own address in it. Subnet broadcast
 	// addresses belong here as well where a NAT backend may send to one.
 	Locals []netip.Addr
+	// Tunnels are the backends that tunnels lead to: ICMP errors for a local address about packets to them are the director's.
+	Tunnels []netip.Addr
 }
 
 // The Go names of the map keys in headers.h and steer.c; all fields are in network byte order.
@@ -49,6 +51,7 @@ const (
 	roleTCPAnyPort = steerRoleROLE_TCP_ANY_PORT
 	roleUDPAnyPort = steerRoleROLE_UDP_ANY_PORT
 	roleLocal      = steerRoleROLE_LOCAL
+	roleTunnel     = steerRoleROLE_TUNNEL
 	rolePrefix     = steerRoleROLE_PREFIX
 	roleMatched    = roleTCPPorts | roleUDPPorts | roleTCPAnyPort | roleUDPAnyPort
 )
@@ -92,6 +95,12 @@ func NewRuleSet(rules Rules) (*RuleSet, error) {
 		if err := addKey(s.sources, s.replies, k); err != nil {
 			return nil, fmt.Errorf("steering: NAT backend %w", err)
 		}
+	}
+	for _, a := range rules.Tunnels {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+			return nil, fmt.Errorf("steering: the end of a tunnel, %q, is not a unicast address without a zone", a)
+		}
+		s.sources[a.As16()] |= roleTunnel
 	}
 	for _, a := range rules.Locals {
 		if !a.IsValid() {

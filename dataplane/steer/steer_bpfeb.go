@@ -51,16 +51,17 @@ const (
 	steerReasonREASON_REPLY            steerReason = 4
 	steerReasonREASON_REPLY_FRAGMENT   steerReason = 5
 	steerReasonREASON_REPLY_ICMP       steerReason = 6
-	steerReasonREASON_PASS_L2          steerReason = 7
-	steerReasonREASON_PASS_NOT_IP      steerReason = 8
-	steerReasonREASON_PASS_MALFORMED   steerReason = 9
-	steerReasonREASON_PASS_EXTENSION   steerReason = 10
-	steerReasonREASON_PASS_CONTROL     steerReason = 11
-	steerReasonREASON_PASS_VIP_OTHER   steerReason = 12
-	steerReasonREASON_PASS_LOCAL       steerReason = 13
-	steerReasonREASON_PASS_OTHER       steerReason = 14
-	steerReasonREASON_NO_SOCKET        steerReason = 15
-	steerReasonREASON_COUNT            steerReason = 16
+	steerReasonREASON_TUNNEL_ICMP      steerReason = 7
+	steerReasonREASON_PASS_L2          steerReason = 8
+	steerReasonREASON_PASS_NOT_IP      steerReason = 9
+	steerReasonREASON_PASS_MALFORMED   steerReason = 10
+	steerReasonREASON_PASS_EXTENSION   steerReason = 11
+	steerReasonREASON_PASS_CONTROL     steerReason = 12
+	steerReasonREASON_PASS_VIP_OTHER   steerReason = 13
+	steerReasonREASON_PASS_LOCAL       steerReason = 14
+	steerReasonREASON_PASS_OTHER       steerReason = 15
+	steerReasonREASON_NO_SOCKET        steerReason = 16
+	steerReasonREASON_COUNT            steerReason = 17
 )
 
 type steerRole uint32
@@ -72,6 +73,7 @@ const (
 	steerRoleROLE_UDP_ANY_PORT steerRole = 8
 	steerRoleROLE_LOCAL        steerRole = 16
 	steerRoleROLE_PREFIX       steerRole = 32
+	steerRoleROLE_TUNNEL       steerRole = 64
 )
 
 // Names of all BPF objects in the ELF.

@@ -343,6 +343,10 @@ int decap(struct xdp_md *ctx)
 	__be16 type = read_ethernet(&c, &eth);
 	__u32 l2 = c.offset;
 
+	/* A second tag is for a switch to take away before. */
+	if (l2 > sizeof(struct eth_header) + sizeof(struct vlan_tag))
+		return finish(DECAP_PASS_OTHER, XDP_PASS);
+
 	if (type == be16(ETH_P_IP))
 		reason = read_outer_ipv4(&c, &t);
 	else if (type == be16(ETH_P_IPV6))

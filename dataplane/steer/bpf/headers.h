@@ -131,7 +131,7 @@ static __always_inline int holds(const struct cursor *c, __u32 length)
 	return c->data + offset + length <= c->data_end;
 }
 
-/* Reads the Ethernet header and one VLAN tag, 802.1Q or 802.1ad. Returns the network-order
+/* Reads the Ethernet header and up to two VLAN tags, 802.1Q or 802.1ad (QinQ). Returns the network-order
  * EtherType of what follows; 0, which is no EtherType, when the frame ends before. */
 static __always_inline __be16 read_ethernet(struct cursor *c, struct eth_header **header)
 {
@@ -144,11 +144,15 @@ static __always_inline __be16 read_ethernet(struct cursor *c, struct eth_header 
 	*header = eth;
 	c->offset += sizeof(*eth);
 	type = eth->type;
-	if (type != be16(ETH_P_8021Q) && type != be16(ETH_P_8021AD))
-		return type;
-	tag = peek(c, sizeof(*tag));
-	if (!tag)
-		return 0;
-	c->offset += sizeof(*tag);
-	return tag->type;
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		if (type != be16(ETH_P_8021Q) && type != be16(ETH_P_8021AD))
+			return type;
+		tag = peek(c, sizeof(*tag));
+		if (!tag)
+			return 0;
+		c->offset += sizeof(*tag);
+		type = tag->type;
+	}
+	return type;
 }

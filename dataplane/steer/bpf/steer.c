@@ -14,6 +14,7 @@ enum reason {
 	REASON_REPLY,
 	REASON_REPLY_FRAGMENT,
 	REASON_REPLY_ICMP,
+	REASON_TUNNEL_ICMP,
 	/* to the kernel */
 	REASON_PASS_L2,
 	REASON_PASS_NOT_IP,
@@ -28,7 +29,7 @@ enum reason {
 	REASON_COUNT,
 };
 
-#define LAST_DIRECTOR_REASON REASON_REPLY_ICMP
+#define LAST_DIRECTOR_REASON REASON_TUNNEL_ICMP
 
 /* What an address is known for. In `dests` the four ROLE_{TCP,UDP}_* bits speak of services of a VIP, in
  * `sources` of NAT backends. PORTS: look the port up; ANY_PORT: no need to. */
@@ -40,6 +41,8 @@ enum role {
 	ROLE_LOCAL = 16,
 	/* Beside other roles of a VIP: a prefix that it lies in has services on ports, too. */
 	ROLE_PREFIX = 32,
+	/* In `sources`: a backend that tunnels lead to. */
+	ROLE_TUNNEL = 64,
 };
 
 #define ROLE_MATCHED (ROLE_TCP_PORTS | ROLE_UDP_PORTS | ROLE_TCP_ANY_PORT | ROLE_UDP_ANY_PORT)
@@ -143,6 +146,8 @@ volatile __u64 own_mac = 0;
 struct packet {
 	struct endpoint src;
 	struct endpoint dst;
+	/* Destination of the packet that an ICMP error quotes; zero when there is none to be read. */
+	struct endpoint quoted;
 	__u8 v6;
 	__u8 fragment;
 	__u8 proto;
@@ -170,6 +175,53 @@ static __always_inline int is_for_this_host(const struct eth_header *eth)
 				   (__u64)d[3] << 16 | (__u64)d[4] << 8 | (__u64)d[5]);
 }
 
+/* Errors alone belong to a flow: v4 types 3, 4, 11 and 12 (RFC 792), v6 types below 128 (RFC 4443, 2.1). */
+static __always_inline int is_icmp_error(const struct packet *p)
+{
+	if (p->v6)
+		return p->icmp_type < 128;
+	return p->icmp_type == 3 || p->icmp_type == 4 || p->icmp_type == 11 || p->icmp_type == 12;
+}
+
+/* Reads what an ICMP error at the cursor quotes. Errors are about packets of the director's own making, so extension
+ * headers are not looked behind. Only what has 8 bytes behind its IP header says which flow it is of (RFC 792). */
+static __always_inline void read_quote(struct cursor *at, struct packet *p, __s64 length)
+{
+	struct cursor c = *at;
+	struct ipv4_header *ip4;
+	struct ipv6_header *ip6;
+	__be16 *ports;
+	__u32 header;
+	__u8 proto;
+
+	c.offset += 8;
+	if (p->v6) {
+		ip6 = peek(&c, sizeof(*ip6));
+		if (!ip6 || *(__u8 *)ip6 >> 4 != 6)
+			return;
+		address_from_ipv6(&p->quoted.addr, ip6->dst);
+		if (is_ipv4_mapped(&p->quoted.addr))
+			p->quoted.addr.word[2] = 0;
+		proto = ip6->next_header;
+		header = sizeof(*ip6);
+	} else {
+		ip4 = peek(&c, sizeof(*ip4));
+		if (!ip4 || ip4->version_ihl >> 4 != 4)
+			return;
+		address_from_ipv4(&p->quoted.addr, ip4->dst);
+		proto = ip4->proto;
+		header = (ip4->version_ihl & 0xf) * 4;
+		if (header < sizeof(*ip4))
+			return;
+	}
+	c.offset += header;
+	ports = peek(&c, 8);
+	if (!ports || length < (__s64)header + 16)
+		return;
+	p->quoted.port = ports[1];
+	p->quoted.proto = proto;
+}
+
 /* Reads ports or the ICMP type. length is what the IP header leaves to the upper layer.
  * A packet that ends within its upper header is malformed: returns 0. */
 static __always_inline int read_upper(struct cursor *c, struct packet *p, __s64 length)
@@ -183,6 +235,8 @@ static __always_inline int read_upper(struct cursor *c, struct packet *p, __s64 
 		if (!icmp_type || length < 8)
 			return 0;
 		p->icmp_type = *icmp_type;
+		if (is_icmp_error(p))
+			read_quote(c, p, length);
 		return 1;
 	}
 	if (p->proto != PROTO_TCP && p->proto != PROTO_UDP)
@@ -334,14 +388,6 @@ static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
 	return roles & any_port_role(p->proto) ? REASON_SERVICE_ANY_PORT : REASON_PASS_VIP_OTHER;
 }
 
-/* Errors alone belong to a flow: v4 types 3, 4, 11 and 12 (RFC 792), v6 types below 128 (RFC 4443, 2.1). */
-static __always_inline int is_icmp_error(const struct packet *p)
-{
-	if (p->v6)
-		return p->icmp_type < 128;
-	return p->icmp_type == 3 || p->icmp_type == 4 || p->icmp_type == 11 || p->icmp_type == 12;
-}
-
 static __always_inline enum reason decide_for_backend(struct packet *p, __u32 roles)
 {
 	if (p->fragment)
@@ -353,6 +399,41 @@ static __always_inline enum reason decide_for_backend(struct packet *p, __u32 ro
 	p->src.proto = p->proto;
 	if ((roles & ports_role(p->proto)) && bpf_map_lookup_elem(&replies, &p->src))
 		return REASON_REPLY;
+	return REASON_PASS_OTHER;
+}
+
+/* An error for one of the director's own addresses is the director's if it is about a tunnel to a backend. */
+static __always_inline enum reason decide_for_local(const struct packet *p)
+{
+	__u32 *roles;
+
+	switch (p->quoted.proto) {
+	case PROTO_IPIP:
+	case PROTO_IPV6:
+	case PROTO_GRE:
+	case PROTO_UDP: /* GUE */
+		roles = bpf_map_lookup_elem(&sources, &p->quoted.addr);
+		if (roles && (*roles & ROLE_TUNNEL))
+			return REASON_TUNNEL_ICMP;
+	}
+	return REASON_PASS_LOCAL;
+}
+
+/* A router between the director and a NAT backend sends its errors to the client, as the backend does. */
+static __always_inline enum reason decide_for_router(const struct packet *p)
+{
+	__u8 proto = p->quoted.proto;
+	__u32 *roles;
+
+	if (proto != PROTO_TCP && proto != PROTO_UDP)
+		return REASON_PASS_OTHER;
+	roles = bpf_map_lookup_elem(&sources, &p->quoted.addr);
+	if (!roles)
+		return REASON_PASS_OTHER;
+	if (*roles & any_port_role(proto))
+		return REASON_REPLY_ICMP;
+	if ((*roles & ports_role(proto)) && bpf_map_lookup_elem(&replies, &p->quoted))
+		return REASON_REPLY_ICMP;
 	return REASON_PASS_OTHER;
 }
 
@@ -396,15 +477,17 @@ static __always_inline enum reason decide(struct cursor *c, struct packet *p)
 	if (roles && (*roles & ROLE_MATCHED))
 		return decide_for_vip(p, *roles);
 	if (roles)
-		return REASON_PASS_LOCAL;
+		return decide_for_local(p);
 	vip.addr = p->dst.addr;
 	roles = bpf_map_lookup_elem(&prefixes, &vip);
 	if (roles)
 		return decide_for_vip(p, *roles);
 	roles = bpf_map_lookup_elem(&sources, &p->src.addr);
-	if (roles && is_routable(p))
+	if (!is_routable(p))
+		return REASON_PASS_OTHER;
+	if (roles && (*roles & ROLE_MATCHED))
 		return decide_for_backend(p, *roles);
-	return REASON_PASS_OTHER;
+	return decide_for_router(p);
 }
 
 SEC("xdp")
