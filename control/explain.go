@@ -40,9 +40,9 @@ func explain(e *dataplane.Engine, services []*service, q api.Question) api.Expla
 		}
 		for _, b := range s.backends {
 			share := api.Share{Name: b.conf.Name, Address: b.conf.Address, Port: b.conf.Port, Weight: *b.conf.Weight,
-				Up: b.up, Reason: b.why, Slots: held[b.conf.Name]}
-			if b.route.err != nil {
-				share.Unreached = b.route.err.Error()
+				Up: b.shown.up, Reason: b.shown.why, Slots: held[b.conf.Name]}
+			if b.shown.route.err != nil {
+				share.Unreached = b.shown.route.err.Error()
 			}
 			x.Backends = append(x.Backends, share)
 		}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"xlvs/control/api"
 	"xlvs/control/neigh"
 	"xlvs/dataplane/steer"
 )
@@ -263,6 +264,9 @@ func TestConcurrently(t *testing.T) {
 	})
 	often(func(int) { w.Status(make([]InterfaceInfo, 2)) })
 	often(func(int) { w.Backends(); w.Services() })
+	question, err := api.NewQuestion("tcp", "198.51.100.7:40000", "203.0.113.10:80")
+	must(t, err)
+	often(func(int) { w.Explain(question) })
 	texts := []string{services(web), services(web, other), services(edit("nat", "dr"))}
 	often(func(i int) {
 		if err := w.Reload(t.Context(), parse(t, texts[i%3])); err != nil {

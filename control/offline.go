@@ -60,6 +60,7 @@ func NewOffline(conf *config.Config, down []string) (*Offline, error) {
 			if b.route = hops.route(b); b.route.err != nil {
 				o.Warnings = append(o.Warnings, fmt.Sprintf("service %s: backend %s: %v", s.conf.Name, b.conf.Name, b.route.err))
 			}
+			b.shown = b.state
 		}
 	}
 	for _, name := range down {
