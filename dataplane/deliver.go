@@ -35,9 +35,13 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 		}
 		if pkt.Dst != p.last.addr || uint32(pkt.Ports>>16)|uint32(pkt.Proto)<<16 != p.last.key {
 			p.remember(pkt)
+			if p.last.ref == noService {
+				p.reply(in, i, f)
+				continue
+			}
 		}
 		e := &entries[p.cand[i]]
-		if e.Client != pkt.Src || e.Ports != pkt.Ports || e.Service != p.last.ref || !steady(e.State(), pkt.TCPFlags) {
+		if e.Client != pkt.Src || e.Ports != pkt.Ports || e.Service != p.last.ref || !steady(e, pkt.TCPFlags) {
 			p.transport(in, i, f)
 			continue
 		}
@@ -69,13 +73,15 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 	p.count.Forwarded[table.DR] += direct
 }
 
-// steady reports whether a packet with these TCP flags leaves a flow in state s where it is.
-func steady(s flow.State, flags uint8) bool {
-	return s == flow.StateEstablished && flags&leaves == 0 || s == flow.StateUDP
+// steady reports whether a packet with these TCP flags leaves a flow where it is. A second packet does not leave a
+// UDP flow so: from then on the flow table holds it dearer.
+func steady(e *flow.Entry, flags uint8) bool {
+	s := e.State()
+	return s == flow.StateEstablished && flags&leaves == 0 || s == flow.StateUDP && e.Packets > 1
 }
 
 // remember makes the packet's service the last one. A packet to no service, or to one whose packets an entry alone does
-// not settle, leaves none, and a Ref that no entry in use has.
+// not settle, leaves none, and a Ref that no entry in use has: which says which of the two it was.
 func (p *pipeline) remember(pkt *packet.Packet) {
 	slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
 	if slot < 0 {
@@ -84,11 +90,14 @@ func (p *pipeline) remember(pkt *packet.Packet) {
 	}
 	svc := &p.snap.Services[slot]
 	if svc.Singular {
-		p.last = lastService{ref: noService}
+		p.last = lastService{ref: singularService}
 		return
 	}
 	p.last = lastService{addr: pkt.Dst, key: uint32(pkt.Ports>>16) | uint32(pkt.Proto)<<16, ref: svc.Ref, mode: svc.Mode}
 }
 
-// noService is above every slot that a service can have.
-const noService = table.Ref(0xffffff)
+// These are above every slot that a service can have.
+const (
+	noService       = table.Ref(0xffffff)
+	singularService = table.Ref(0xfffffe)
+)

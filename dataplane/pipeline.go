@@ -179,23 +179,29 @@ func (p *pipeline) touch(svc *table.Service, be *table.Backend, idx uint32, i, s
 	e.Bytes += uint64(size)
 	flags := p.pkt[i].TCPFlags
 	s := e.State()
-	if s == flow.StateUDP || s == flow.StateEstablished && flags&(packet.FlagSYN|packet.FlagFIN|packet.FlagRST) == 0 {
+	if s == flow.StateUDP {
+		if e.Packets == 2 {
+			p.flows.Settle(idx)
+		}
+		return
+	}
+	if s == flow.StateEstablished && flags&leaves == 0 {
 		return
 	}
 	d := flow.InOnly
 	if svc.Mode == table.NAT {
 		d = flow.In
 	}
-	p.advance(e, be, flow.Next(s, d, flags))
+	p.advance(idx, be, flow.Next(s, d, flags))
 }
 
-// advance changes a flow's state and the backend's numbers of active and inactive flows.
-func (p *pipeline) advance(e *flow.Entry, be *table.Backend, s flow.State) {
-	old := e.State()
+// advance changes the state of flow idx and the backend's numbers of active and inactive flows.
+func (p *pipeline) advance(idx uint32, be *table.Backend, s flow.State) {
+	old := p.flows.At(idx).State()
 	if s == old {
 		return
 	}
-	e.SetState(s)
+	p.flows.SetState(idx, s)
 	if was, is := old.Active(), s.Active(); was != is {
 		bc := &p.backends[be.Ref.Slot()]
 		if is {
@@ -281,13 +287,17 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in
 // another's, which it may only read.
 func (p *pipeline) reply(in, i int, f Frame) {
 	pkt := &p.pkt[i]
-	if !p.snap.Replies(pkt.Src, pkt.Ports.Src(), pkt.Proto) {
-		p.drop(f, DropNotOurs, in, i, noError)
-		return
+	idx := p.cand[i]
+	e := p.flows.At(idx)
+	if !p.flows.Answers(idx, pkt) {
+		e, idx = p.findReply(p.hash[i], pkt)
 	}
-	e, own := p.findReply(p.hash[i], pkt)
 	if e == nil {
-		p.drop(f, DropReplyNoFlow, in, i, noError)
+		why := DropNotOurs
+		if p.snap.Replies(pkt.Src, pkt.Ports.Src(), pkt.Proto) {
+			why = DropReplyNoFlow
+		}
+		p.drop(f, why, in, i, noError)
 		return
 	}
 	svc, be := p.snap.Service(e.Service), p.snap.Backend(e.Backend)
@@ -306,11 +316,17 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	if size > int(out.MTU) && !p.cut(svc, &f, in, i, int(out.MTU)) {
 		return
 	}
-	if own {
+	if idx != 0 {
 		e.LastSeen = p.now
 		e.Packets++
 		e.Bytes += uint64(size)
-		p.advance(e, be, flow.Next(e.State(), flow.Out, pkt.TCPFlags))
+		if s := e.State(); s == flow.StateUDP {
+			if e.Packets == 2 {
+				p.flows.Settle(idx)
+			}
+		} else if s != flow.StateEstablished || pkt.TCPFlags&leaves != 0 {
+			p.advance(idx, be, flow.Next(s, flow.Out, pkt.TCPFlags))
+		}
 	}
 	b := p.mem.Bytes(f)
 	bc := &p.backends[be.Ref.Slot()]
@@ -330,17 +346,18 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	}
 }
 
-// findReply returns the flow that pkt, whose hash is h, answers, and whether this worker owns it.
-func (p *pipeline) findReply(h uint64, pkt *packet.Packet) (*flow.Entry, bool) {
+// findReply returns the flow that pkt, whose hash is h, answers, and its index, which is 0 where another
+// worker owns the flow; nil if there is none.
+func (p *pipeline) findReply(h uint64, pkt *packet.Packet) (*flow.Entry, uint32) {
 	if idx := p.flows.FindReply(h, pkt); idx != 0 {
-		return p.flows.At(idx), true
+		return p.flows.At(idx), idx
 	}
 	for _, t := range p.peers {
 		if t.PeekReply(h, pkt, p.snap, &p.seen) {
-			return &p.seen, false
+			return &p.seen, 0
 		}
 	}
-	return nil, false
+	return nil, 0
 }
 
 // send puts a frame into the outbox of port out.

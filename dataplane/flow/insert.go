@@ -8,7 +8,7 @@ import (
 )
 
 // Insert adds a flow under hash h and returns its index. It makes room if it must: in a full
-// bucket, or when no entry is free, it evicts an expired flow, else the oldest half-open one, else the
+// bucket, or when no entry is free, it evicts a half-open flow or another that a flood can make, else an expired one, else the
 // one not seen for longest. Evicted flows are returned by the next Ended. Insert returns 0 only when
 // nothing near h can be evicted; the caller then forwards without an entry.
 func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now uint32) uint32 {
@@ -93,9 +93,9 @@ func (t *Table) linkGuest(n, m, fp uint64, i uint32) {
 	b := &t.buckets[m]
 	lane := freeLane(b)
 	t.setLane(b, lane, fp, i)
-	put64(&b.fp[2], b.fp[2]|1<<(48+lane))
+	put64(&b.fp[2], b.fp[2]|1<<(guestShift+lane))
 	home := &t.buckets[n]
-	put64(&home.fp[2], home.fp[2]+1<<32)
+	put64(&home.fp[2], home.fp[2]+1<<awayShift)
 }
 
 // setLane writes the index first, so that a reader which sees the fingerprint finds it.
@@ -103,6 +103,9 @@ func (t *Table) setLane(b *bucket, lane int, fp uint64, i uint32) {
 	put32(&b.idx[lane], i)
 	put64(&b.fp[lane>>2], b.fp[lane>>2]|fp<<(uint(lane&3)*16))
 	t.entries[i].addRef(1)
+	if t.entries[i].cheap() {
+		b.mark(lane, true)
+	}
 }
 
 // unset frees a lane of bucket n.
@@ -110,11 +113,67 @@ func (t *Table) unset(n uint64, lane int) {
 	b := &t.buckets[n]
 	fp := b.lane(lane)
 	put64(&b.fp[lane>>2], b.fp[lane>>2]&^(0xffff<<(uint(lane&3)*16)))
+	b.mark(lane, false)
 	t.entries[b.idx[lane]].addRef(-1)
 	if b.guests()>>lane&1 != 0 {
-		put64(&b.fp[2], b.fp[2]&^(1<<(48+lane)))
+		put64(&b.fp[2], b.fp[2]&^(1<<(guestShift+lane)))
 		home := &t.buckets[t.other(n, fp)]
-		put64(&home.fp[2], home.fp[2]-1<<32)
+		put64(&home.fp[2], home.fp[2]-1<<awayShift)
+	}
+}
+
+// cheap reports whether a flood can make such a flow with one packet: half-open, UDP that was heard of once, or
+// what is remembered of a client. Such flows must go before those that somebody answered.
+func (e *Entry) cheap() bool {
+	s := e.State()
+	return s.HalfOpen() || s == StateUDP && e.Packets <= 1 || s == StateTemplate
+}
+
+// mark notes whether the flow in a lane is cheap.
+func (b *bucket) mark(lane int, cheap bool) {
+	w := b.fp[2] &^ (1 << (cheapShift + lane))
+	if cheap {
+		w |= 1 << (cheapShift + lane)
+	}
+	put64(&b.fp[2], w)
+}
+
+// SetState changes the state of flow i.
+func (t *Table) SetState(i uint32, s State) {
+	e := &t.entries[i]
+	was := e.cheap()
+	e.setState(s)
+	if was != e.cheap() {
+		t.remark(i)
+	}
+}
+
+// Settle tells the table that a second packet of UDP flow i was counted: it is no flood's any more.
+func (t *Table) Settle(i uint32) { t.remark(i) }
+
+// remark brings the marks of flow i's lanes up to date.
+func (t *Table) remark(i uint32) {
+	e := &t.entries[i]
+	svc, be := t.snap.Former(e.Service, e.Backend)
+	if svc != nil {
+		t.markLanes(t.hasher.Tuple(e.Client, svc.At(e.VIP()), e.Ports, proto(e)), i, e.cheap())
+	}
+	if e.refs() > 1 && be != nil {
+		t.markLanes(t.replyHash(e, be), i, e.cheap())
+	}
+}
+
+// markLanes marks the lane that holds entry i under hash h.
+func (t *Table) markLanes(h uint64, i uint32, cheap bool) {
+	n := t.home(h)
+	for _, m := range [2]uint64{n, t.other(n, fingerprint(h))} {
+		b := &t.buckets[m]
+		for lane := range b.idx {
+			if b.idx[lane] == i && b.lane(lane) == fingerprint(h) {
+				b.mark(lane, cheap)
+				return
+			}
+		}
 	}
 }
 
@@ -138,29 +197,6 @@ func (t *Table) unlinkIn(n, h uint64, i uint32) bool {
 		}
 	}
 	return false
-}
-
-func (t *Table) alloc() uint32 {
-	i := t.free
-	if i != 0 {
-		t.free = t.entries[i].LastSeen
-	} else if int(t.fresh) < len(t.entries) {
-		i = t.fresh
-		t.fresh++
-	} else {
-		return 0
-	}
-	t.used++
-	return i
-}
-
-func (t *Table) release(i uint32) {
-	e := &t.entries[i]
-	put32(&e.meta, 0)
-	atomic.StoreUint32(&e.seq, e.seq+2) // a reader that took the state before must not take LastSeen after
-	put32(&e.LastSeen, t.free)
-	t.free = i
-	t.used--
 }
 
 // Delete ends flow i. Its buckets are found through the snapshot; where that does not even remember the
@@ -195,7 +231,7 @@ func (t *Table) unlinkAll(i uint32) {
 		t.release(i)
 		return
 	}
-	e.SetState(StateDead)
+	e.setState(StateDead)
 }
 
 // Ended returns copies of the flows that were deleted, evicted or swept since the last call. The slice is
@@ -206,43 +242,52 @@ func (t *Table) Ended() []Entry {
 	return e
 }
 
-// rank is the first thing that counts when a flow must go: dead ones first, then half-open ones.
-var rank = func() (r [16]uint64) {
-	r[StateNone], r[StateDead] = 2, 2
-	for s := range numStates {
-		if s.HalfOpen() {
-			r[s] = 1
-		}
-	}
-	return r
-}()
-
-// evict frees a lane of bucket n, never one of entry keep. It reports whether it could. Which lane it is cannot be
-// guessed, so the search has no branch that depends on it: the greatest score wins, made of rank, age and, the lower the greater, lane.
+// evict frees a lane of bucket n, never one of entry keep. It reports whether it could. A cheap flow goes
+// first, whichever: the bucket says which lanes have one, and a flood of them must not cost a look at each.
 func (t *Table) evict(n uint64, now, keep uint32) bool {
 	b := &t.buckets[n]
+	victim := -1
+	if cheap := b.cheap(); cheap != 0 {
+		if victim = t.turn(cheap); b.idx[victim] == keep {
+			victim = -1
+		}
+	}
+	if victim < 0 {
+		if victim = t.oldest(b, now, keep); victim < 0 {
+			return false
+		}
+	}
+	if e := &t.entries[b.idx[victim]]; e.State() != StateDead && !t.Expired(e, now) {
+		e.meta |= flagEvicted
+	}
+	t.clearLane(n, victim)
+	return true
+}
+
+// oldest returns the lane of the flow not seen for longest, an expired one before the others; -1 where there is none but keep.
+// Which it will be cannot be guessed, so the search has no branch that depends on it: the greatest score wins, made of
+// expired or not, age and, the lower the greater, lane.
+func (t *Table) oldest(b *bucket, now, keep uint32) int {
 	best := uint64(0)
 	for lane, i := range &b.idx {
 		i &= -b.taken(lane)
 		e := &t.entries[i]
 		s, age := e.State()&15, now-e.LastSeen
 		expired := uint64(uint32(t.timeouts[s]-age) >> 31)
-		score := max(rank[s], expired<<1)<<48 | (uint64(age)+1)<<8 | uint64(lanes-lane)
+		score := (expired|over[s])<<48 | (uint64(age)+1)<<8 | uint64(lanes-lane)
 		if i == 0 || i == keep {
 			score = 0
 		}
 		best = max(best, score)
 	}
 	if best == 0 {
-		return false
+		return -1
 	}
-	victim := lanes - int(best&0xff)
-	if best>>48 < 2 {
-		t.entries[b.idx[victim]].meta |= flagEvicted
-	}
-	t.clearLane(n, victim)
-	return true
+	return lanes - int(best&0xff)
 }
+
+// over is 1 for the states of what is no flow any more.
+var over = [16]uint64{StateNone: 1, StateDead: 1}
 
 // clearLane ends the flow in a lane. The lane is free then, also when the flow is dead already or
 // its hash can no longer be computed.
@@ -265,6 +310,13 @@ func (t *Table) clearLane(n uint64, lane int) {
 // scavenge finds an entry to reuse when none is free: it evicts in h's bucket and then in those after it.
 func (t *Table) scavenge(h uint64, now uint32) uint32 {
 	n := t.home(h)
+	// Rather what is cheap near by than an answered flow here.
+	for step := range uint64(16) {
+		if m := (n + step) & uint64(len(t.buckets)-1); t.buckets[m].cheap() != 0 {
+			n = m
+			break
+		}
+	}
 	for step := range uint64(64) {
 		if len(t.ended) > maxEnded/2 {
 			return 0

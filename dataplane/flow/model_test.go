@@ -242,12 +242,12 @@ func modelProperty(t *rapid.T) {
 		},
 		"touch": func(t *rapid.T) {
 			k, f := m.some(t)
-			e := tab.At(tab.Find(f.hash, &k))
+			i := tab.Find(f.hash, &k)
 			f.seen = m.now
-			e.LastSeen = m.now
+			tab.At(i).LastSeen = m.now
 			if f.state != StateUDP {
 				f.state = rapid.SampledFrom(tcpStates).Draw(t, "state")
-				e.SetState(f.state)
+				tab.SetState(i, f.state)
 			}
 		},
 		"delete": func(t *rapid.T) {

@@ -5,13 +5,16 @@
 // heap. A flow is found by a hash of its five-tuple as it travels from the client; a NAT flow
 // also by the hash of its replies. A bucket is one cache line of ten 16-bit fingerprints and ten indices:
 //
-//	bucket  fp[0..3] | fp[4..7] | fp[8..9] away guests | idx[0] … idx[9]  64 bytes
+//	bucket  fp[0..3] | fp[4..7] | fp[8..9] bits | idx[0] … idx[9]         64 bytes
 //	          |                                            └── entries[idx]
 //	          └── compared four at a time (SWAR)                 64 bytes
 //
 // A flow whose bucket is full goes to a second one, which its fingerprint and its first bucket
 // determine. "away" counts the flows of this bucket that live in their second one: while it is 0, as it
-// nearly always is, one cache line answers a look-up. "guests" has a bit for each lane that holds such a flow.
+// nearly always is, one cache line answers a look-up. "guests" has a bit for each lane that holds such a flow,
+// "cheap" one for each whose flow a flood can make: half-open, or UDP that was heard of once. With it a flood over a
+// full table is told whom to evict without a look at any entry. The bits above fp[9] are away (12), cheap (10)
+// and guests (10).
 package flow
 
 import (
@@ -71,8 +74,8 @@ func (e *Entry) Evicted() bool { return e.meta&flagEvicted != 0 }
 // In returns the port that the client's packets come in on.
 func (e *Entry) In() uint8 { return uint8(e.meta >> 8) }
 
-// SetState changes the state.
-func (e *Entry) SetState(s State) { atomic.StoreUint32(&e.meta, e.meta&^0xff|uint32(s)) }
+// setState changes the state.
+func (e *Entry) setState(s State) { atomic.StoreUint32(&e.meta, e.meta&^0xff|uint32(s)) }
 
 // MAC returns the source MAC address of the client's packets: where replies go.
 func (e *Entry) MAC() (m table.MAC) {
@@ -114,7 +117,9 @@ type Table struct {
 	buckets  []bucket
 	entries  []Entry // entries[0] is never used: index 0 means none
 	shift    uint8
-	free     uint32 // first of the list of free entries
+	pool     [poolSize]uint32
+	pooled   int    // free entries in pool
+	free     uint32 // first of the list of free entries that the pool has no room for: see spill
 	fresh    uint32 // entries from here on were never used
 	used     int
 	hasher   packet.Hasher
@@ -188,9 +193,27 @@ func (t *Table) other(n, fp uint64) uint64 {
 	return n ^ (fp*0x9e3779b1>>8|1)&uint64(len(t.buckets)-1)
 }
 
-func (b *bucket) away() uint64   { return b.fp[2] >> 32 & 0xffff }
-func (b *bucket) guests() uint64 { return b.fp[2] >> 48 }
-func (b *bucket) empty() bool    { return b.fp[0]|b.fp[1]|b.fp[2]&0xffffffff == 0 }
+const (
+	awayShift, awayMask = 32, 0xfff
+	cheapShift          = 44
+	guestShift          = 54
+	laneMask            = 1<<lanes - 1
+)
+
+func (b *bucket) away() uint64   { return b.fp[2] >> awayShift & awayMask }
+func (b *bucket) cheap() uint64  { return b.fp[2] >> cheapShift & laneMask }
+func (b *bucket) guests() uint64 { return b.fp[2] >> guestShift }
+
+// turn chooses one of the lanes in a set that is not empty: not always the first, nor one that can be foretold
+// from outside.
+func (t *Table) turn(set uint64) int {
+	from := t.swept % lanes
+	if s := set >> from; s != 0 {
+		return int(from) + bits.TrailingZeros64(s)
+	}
+	return bits.TrailingZeros64(set)
+}
+func (b *bucket) empty() bool { return b.fp[0]|b.fp[1]|b.fp[2]&0xffffffff == 0 }
 
 // taken returns 1 for a lane in use and 0 for a free one, without a branch that could be guessed wrongly.
 func (b *bucket) taken(l int) uint32 { return uint32(b.lane(l)+0xffff) >> 16 }
@@ -251,7 +274,7 @@ func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
 	for _, c := range out {
 		sink += entries[c].Client.B
 	}
-	if t.free == 0 && int(t.fresh) == len(entries) {
+	if t.pooled == 0 && t.free == 0 && int(t.fresh) == len(entries) {
 		sink += t.touchVictims(hashes, out)
 	}
 	return sink
@@ -264,6 +287,10 @@ func (t *Table) touchVictims(hashes []uint64, found []uint32) (sink uint64) {
 			continue
 		}
 		b := &t.buckets[t.home(h)]
+		if cheap := b.cheap(); cheap != 0 {
+			sink += t.entries[b.idx[t.turn(cheap)]].Client.B
+			continue
+		}
 		for lane, k := range &b.idx {
 			sink += t.entries[k&-b.taken(lane)].Client.B
 		}
@@ -325,6 +352,11 @@ func (t *Table) findReplyIn(b *bucket, h uint64, p *packet.Packet) uint32 {
 		}
 	}
 	return 0
+}
+
+// Answers reports whether entry i is the live NAT flow that p answers.
+func (t *Table) Answers(i uint32, p *packet.Packet) bool {
+	return i != 0 && answers(&t.entries[i], t.snap, p)
 }
 
 // answers reports whether p is a reply of flow e.
