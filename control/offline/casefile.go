@@ -79,8 +79,8 @@ type packet struct {
 
 // form is a packet written as a mapping.
 type form struct {
-	Proto, Src, Dst, Flags, TTL, TOS, ID, VLAN, Payload, Length, Hex, Type string
-	DF                                                                     bool
+	Proto, Src, Dst, Flags, TTL, TOS, ID, Payload, Length, Hex, Type string
+	DF                                                               bool
 }
 
 func placeOf(n ast.Node) place {
@@ -148,8 +148,14 @@ func LoadCases(name string) (*CaseFile, error) {
 func ParseCases(name string, text []byte) (*CaseFile, error) {
 	f := &CaseFile{Name: name, text: text}
 	const remedy = "docs/replay.md says how cases are written"
-	if _, err := parser.ParseBytes(text, 0); err != nil {
+	tree, err := parser.ParseBytes(text, 0)
+	if err != nil {
 		return nil, f.yamlFault(err, "check the indentation, quotes, colons and brackets here and on the line before")
+	}
+	for _, doc := range tree.Docs {
+		if faults := f.checkKeys(doc.Body, "file"); len(faults) > 0 {
+			return nil, faults
+		}
 	}
 	if err := yaml.UnmarshalWithOptions(text, f, yaml.Strict()); err != nil {
 		return nil, f.yamlFault(err, remedy)

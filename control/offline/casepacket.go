@@ -31,7 +31,7 @@ func (p *packet) frame(vars map[string]string, mac [6]byte) ([]byte, error) {
 // line writes the mapping as layers.
 func (f *form) line(vars map[string]string) (string, error) {
 	v := *f
-	for _, s := range []*string{&v.Proto, &v.Src, &v.Dst, &v.Flags, &v.TTL, &v.TOS, &v.ID, &v.VLAN, &v.Payload, &v.Length, &v.Hex, &v.Type} {
+	for _, s := range []*string{&v.Proto, &v.Src, &v.Dst, &v.Flags, &v.TTL, &v.TOS, &v.ID, &v.Payload, &v.Length, &v.Hex, &v.Type} {
 		*s = expand(*s, vars)
 	}
 	if v.Hex != "" {
@@ -51,9 +51,6 @@ func (f *form) line(vars map[string]string) (string, error) {
 		return "", fmt.Errorf("dst: %w", err)
 	}
 	layers := []string{fmt.Sprintf("ip %s > %s%s", src, dst, v.options())}
-	if v.VLAN != "" {
-		return "", fmt.Errorf("vlan: write a packet with a VLAN tag as a line of layers")
-	}
 	switch v.Proto {
 	case "tcp":
 		if v.Flags == "" {

@@ -52,8 +52,13 @@ type Sent struct {
 	Frame     []byte
 }
 
-// chunks bounds what the pipeline may hold back at a time.
-const chunks = 4096
+// chunks is how many frames the pipeline can have in hand. One comes in at a time, but some may be held back for others.
+func (o *Options) chunks() int {
+	if o.Flows > 0 {
+		return max(256, o.Flows/8)
+	}
+	return 4096
+}
 
 // New starts a director. Close ends it.
 func New(conf *config.Config, o Options) (_ *Director, err error) {
@@ -66,7 +71,7 @@ func New(conf *config.Config, o Options) (_ *Director, err error) {
 		return nil, err
 	}
 	size := conf.Director.Memory.FrameSize
-	if d.mem, err = dataplane.NewMemory(make([]byte, chunks*size), size); err != nil {
+	if d.mem, err = dataplane.NewMemory(make([]byte, o.chunks()*size), size); err != nil {
 		return nil, err
 	}
 	wo := dataplane.WorkerOptions{CPU: -1, Memory: d.mem}

@@ -52,7 +52,7 @@ func split(s string) ([]layer, error) {
 		}
 		l, err := newLayer(part)
 		if err != nil {
-			return nil, fmt.Errorf("layer %d, %s: %w", len(ls)+1, strings.TrimSpace(part), err)
+			return nil, fmt.Errorf("%s: %w", strings.TrimSpace(part), err)
 		}
 		ls = append(ls, l)
 		if after == "" {
@@ -102,7 +102,7 @@ func newLayer(part string) (l layer, err error) {
 		return l, fmt.Errorf("there is no layer %q", l.kind)
 	}
 	if len(words)-1 < g.args {
-		return l, fmt.Errorf("something is missing: docs/replay.md says how %s is written", l.kind)
+		return l, fmt.Errorf("something is missing")
 	}
 	l.args = words[1 : 1+g.args]
 	if g.args >= 3 && l.args[1] != ">" {
