@@ -227,6 +227,8 @@ func (l *lab) delta() dataplane.Counters {
 	d.ICMPErrors -= l.last.ICMPErrors
 	d.Echoes -= l.last.Echoes
 	d.Replies -= l.last.Replies
+	d.ICMPForwarded -= l.last.ICMPForwarded
+	d.Fragmented -= l.last.Fragmented
 	d.RxPackets -= l.last.RxPackets
 	for i := range d.Forwarded {
 		d.Forwarded[i] -= l.last.Forwarded[i]
