@@ -16,11 +16,12 @@ import (
 
 	"xlvs/perf"
 	"xlvs/perf/report"
+	"xlvs/perf/wire"
 )
 
 // scenarios are all that the lab has, in the order in which `perf run all` runs them.
 func scenarios() []perf.Scenario {
-	return perf.Scenarios()
+	return append(perf.Scenarios(), wire.Scenarios()...)
 }
 
 func perfCmd() *cobra.Command {

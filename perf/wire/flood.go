@@ -29,7 +29,9 @@ func (s *station) stream(ctx context.Context, g *generator, t trial) (o outcome,
 			if err := unix.SchedGetaffinity(0, &old); err != nil {
 				return err
 			}
-			defer func() { _ = unix.SchedSetaffinity(0, &old) }()
+			defer func() {
+				_ = errors.Join(unix.SchedSetaffinity(0, &old), unix.Setpriority(unix.PRIO_PROCESS, 0, 0))
+			}()
 			if err := pin(0, s.cpu); err != nil {
 				return err
 			}

@@ -100,10 +100,3 @@ func deferNAPI(h *testenv.Host, ifname string, times int, timeout time.Duration)
 		return err
 	})
 }
-
-// pin binds a thread (0: the calling one) to a core.
-func pin(tid, cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	return unix.SchedSetaffinity(tid, &set)
-}

@@ -3,61 +3,10 @@ package wire
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"path/filepath"
-	"strconv"
-
-	"golang.org/x/sys/unix"
 
 	"xlvs/testenv"
 )
-
-// cores are the two that an experiment uses.
-type cores struct{ forwarder, station int }
-
-// claimCores moves this process to every allowed core but the first, which becomes the forwarder's own. restore
-// undoes it.
-func claimCores() (c cores, restore func(), err error) {
-	var all unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		return c, nil, err
-	}
-	if all.Count() < 2 {
-		return c, nil, errors.New("wire: needs two cores: one for the forwarder, one for the generator and the sink")
-	}
-	var list []int
-	for i := range 1024 {
-		if all.IsSet(i) {
-			list = append(list, i)
-		}
-	}
-	c = cores{forwarder: list[0], station: list[1]}
-	rest := all
-	rest.Clear(c.forwarder)
-	if err := moveThreads(&rest); err != nil {
-		return c, nil, err
-	}
-	return c, func() { _ = moveThreads(&all) }, nil
-}
-
-// moveThreads sets the affinity of all threads of this process; later ones inherit it.
-func moveThreads(set *unix.CPUSet) error {
-	tasks, err := filepath.Glob("/proc/self/task/*")
-	if err != nil {
-		return err
-	}
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(filepath.Base(t))
-		if err != nil {
-			return err
-		}
-		if err := unix.SchedSetaffinity(tid, set); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("move thread %d to its cores: %w", tid, err)
-		}
-	}
-	return nil
-}
 
 // A rig is one forwarder's surroundings, made anew for each so that nothing of another is left in them.
 //

@@ -1,0 +1,116 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// cores are the two that an experiment uses.
+type cores struct{ forwarder, station int }
+
+// highest is the priority of everything that takes part in an experiment, so that what else runs on the machine disturbs
+// it little, and all forwarders alike.
+const highest = -20
+
+// claimCores moves this process to every allowed core but the first, which becomes the forwarder's own. restore
+// undoes it.
+func claimCores() (c cores, restore func() error, err error) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return c, nil, err
+	}
+	if all.Count() < 2 {
+		return c, nil, errors.New("needs two cores: one for the forwarder, one for the generator and the sink")
+	}
+	var list []int
+	for i := 0; len(list) < 2; i++ {
+		if all.IsSet(i) {
+			list = append(list, i)
+		}
+	}
+	c = cores{forwarder: list[0], station: list[1]}
+	rest := all
+	rest.Clear(c.forwarder)
+	if err := moveThreads(&rest); err != nil {
+		return c, nil, err
+	}
+	lower := favourSession()
+	return c, func() error { return errors.Join(moveThreads(&all), lower()) }, nil
+}
+
+// threads returns the threads of this process.
+func threads() (tids []int, err error) {
+	tasks, err := filepath.Glob("/proc/self/task/*")
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(filepath.Base(t))
+		if err != nil {
+			return nil, err
+		}
+		tids = append(tids, tid)
+	}
+	return tids, err
+}
+
+// moveThreads sets the affinity of all threads of this process; later ones inherit it.
+func moveThreads(set *unix.CPUSet) error {
+	tids, err := threads()
+	if err != nil {
+		return err
+	}
+	for _, tid := range tids {
+		if err := unix.SchedSetaffinity(tid, set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("move thread %d to its cores: %w", tid, err)
+		}
+	}
+	return nil
+}
+
+// autogroup matches the nice value in /proc/PID/autogroup.
+var autogroup = regexp.MustCompile(`nice (-?\d+)`)
+
+// favourSession raises the priority of this process's session where the kernel shares the CPU out by session
+// (sched_autogroup), and nice values count within one only. It returns what undoes that.
+func favourSession() (restore func() error) {
+	const file = "/proc/self/autogroup"
+	nothing := func() error { return nil }
+	text, err := os.ReadFile(file)
+	m := autogroup.FindSubmatch(text)
+	if err != nil || m == nil {
+		return nothing // a kernel without sessions: nice values count
+	}
+	if os.WriteFile(file, []byte(strconv.Itoa(highest)), 0) != nil {
+		return nothing // a session that may not: it measures with more disturbance
+	}
+	return func() error { return os.WriteFile(file, m[1], 0) }
+}
+
+// pin binds a thread (0: the calling one) to a core and gives it the highest priority.
+func pin(tid, cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	return errors.Join(unix.SchedSetaffinity(tid, &set), unix.Setpriority(unix.PRIO_PROCESS, tid, highest))
+}
+
+// favour gives the highest priority to the threads of this process that are bound to a core.
+func favour(cpu int) error {
+	tids, err := threads()
+	if err != nil {
+		return err
+	}
+	for _, tid := range tids {
+		var set unix.CPUSet
+		if unix.SchedGetaffinity(tid, &set) != nil || set.Count() != 1 || !set.IsSet(cpu) {
+			continue // another one, or one that has just ended
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, highest); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
