@@ -1,7 +1,5 @@
 package flow
 
-import "sync/atomic"
-
 // Free entries are in a pool, as many as it holds, and beyond that in the free entries themselves: each of those in
 // the list has the numbers of eight others in it. A list of one link each would make every new flow wait for the
 // memory of the entry before it.
@@ -32,7 +30,7 @@ func (t *Table) alloc() uint32 {
 func (t *Table) release(i uint32) {
 	e := &t.entries[i]
 	put32(&e.meta, 0)
-	atomic.StoreUint32(&e.seq, e.seq+2) // a reader that took the state before must not take what comes after
+	putSeq(&e.seq, e.seq+2) // a reader that took the state before must not take what comes after
 	t.used--
 	if t.pooled < poolSize {
 		t.pool[t.pooled] = i
@@ -56,14 +54,26 @@ func (t *Table) spill(i uint32) {
 	t.pooled -= spilled
 }
 
-// unspill takes the first entry of the list, and the eight that it holds, into the empty pool.
+// unspill takes the first entry of the list, and the eight that it holds, into the pool, which must have room for nine.
 func (t *Table) unspill() {
 	i := t.free
 	e := &t.entries[i]
+	p := t.pool[t.pooled : t.pooled+spilled+1]
 	for k, w := range [4]uint64{e.Client.A, e.Client.B, e.Bytes, e.l2} {
-		t.pool[2*k], t.pool[2*k+1] = uint32(w), uint32(w>>32)
+		p[2*k], p[2*k+1] = uint32(w), uint32(w>>32)
 	}
-	t.pool[spilled] = i
-	t.pooled = spilled + 1
+	p[spilled] = i
+	t.pooled += spilled + 1
 	t.free = e.LastSeen
+}
+
+// touchFree loads the next n entries that alloc will give, so that n new flows wait for memory once and not n times.
+func (t *Table) touchFree(n int) (sink uint64) {
+	for t.pooled < n && t.pooled+spilled < poolSize && t.free != 0 {
+		t.unspill()
+	}
+	for _, i := range t.pool[max(t.pooled-n, 0):t.pooled] {
+		sink += t.entries[i].Client.B
+	}
+	return sink
 }

@@ -2,7 +2,6 @@ package flow
 
 import (
 	"math/bits"
-	"sync/atomic"
 
 	"xlvs/dataplane/table"
 )
@@ -19,7 +18,7 @@ func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now ui
 		}
 	}
 	e := &t.entries[i]
-	atomic.StoreUint32(&e.seq, e.seq|1)
+	putSeq(&e.seq, e.seq|1)
 	put64(&e.Client.A, k.Client.A)
 	put64(&e.Client.B, k.Client.B)
 	put32((*uint32)(&e.Service), uint32(k.Service))
@@ -28,7 +27,7 @@ func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now ui
 	put64(&e.l2, uint64(k.VIP)<<48)
 	put32(&e.meta, uint32(s)|uint32(in)<<8)
 	e.LastSeen, e.Created, e.Bytes, e.Packets = now, now, 0, 0
-	atomic.StoreUint32(&e.seq, e.seq+1)
+	putSeq(&e.seq, e.seq+1)
 	if !t.link(h, i, now) {
 		t.release(i)
 		return 0

@@ -270,12 +270,18 @@ func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
 		}
 		out[i] = c
 	}
-	entries := t.entries
+	entries, unknown := t.entries, 0
 	for _, c := range out {
 		sink += entries[c].Client.B
+		if c == 0 {
+			unknown++
+		}
 	}
-	if t.pooled == 0 && t.free == 0 && int(t.fresh) == len(entries) {
-		sink += t.touchVictims(hashes, out)
+	if unknown > 0 {
+		sink += t.touchFree(unknown)
+		if t.pooled == 0 && int(t.fresh) == len(entries) {
+			sink += t.touchVictims(hashes, out)
+		}
 	}
 	return sink
 }
