@@ -17,7 +17,7 @@ FUZZTIME ?= 10s
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 export GO
 
-.PHONY: build test demo bench fuzz lint generate clean help
+.PHONY: build test demo bench pgo fuzz lint generate clean help
 
 ## build: the program, bin/xlvs
 build:
@@ -38,6 +38,15 @@ demo:
 ## bench: benchmarks (BENCH=regexp, BENCHTIME=1s)
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+## pgo: cmd/xlvs/default.pgo, the profile that the compiler optimises by, from a run of the pipeline here
+pgo: build
+	@mkdir -p bin/pgo
+	bin/xlvs perf run pipeline --quick --runs 9 --only case=hit --cpuprofile bin/pgo/hit.prof >/dev/null
+	bin/xlvs perf run pipeline --quick --runs 5 --only case=reply --cpuprofile bin/pgo/reply.prof >/dev/null
+	bin/xlvs perf run pipeline --quick --runs 3 --only case=new --cpuprofile bin/pgo/new.prof >/dev/null
+	$(GO) tool pprof -proto -output cmd/xlvs/default.pgo bin/pgo/hit.prof bin/pgo/reply.prof bin/pgo/new.prof
+	@ls -l cmd/xlvs/default.pgo
 
 ## fuzz: every fuzz target for a while (FUZZTIME=10s)
 fuzz:
