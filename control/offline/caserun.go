@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"xlvs/control"
 	"xlvs/control/config"
 	"xlvs/dataplane/notation"
 )
@@ -31,12 +32,13 @@ func (f *CaseFile) Run(report func(CaseResult)) error {
 		if err != nil {
 			return err
 		}
+		built := builds{}
 		for i := range f.Cases {
 			c := &f.Cases[i]
 			for _, inner := range variants(c.Each) {
 				vars := merge(outer, inner)
 				r := CaseResult{Name: strings.Join(nonEmpty(expand(c.Name.text, vars), outer["as"], inner["as"]), "/"), Line: c.Name.line}
-				if r.Failures, err = f.runCase(conf, c, vars); err != nil {
+				if r.Failures, err = f.runCase(conf, built, c, vars); err != nil {
 					return err
 				}
 				report(r)
@@ -44,6 +46,17 @@ func (f *CaseFile) Run(report func(CaseResult)) error {
 		}
 	}
 	return nil
+}
+
+// builds are what one configuration comes to, by the backends that are down: cases share it.
+type builds map[string]*control.Offline
+
+func (b builds) of(conf *config.Config, down []string) (what *control.Offline, err error) {
+	key := strings.Join(down, "\x00")
+	if b[key] == nil {
+		b[key], err = control.NewOffline(conf, down)
+	}
+	return b[key], err
 }
 
 func variants(each []map[string]string) []map[string]string {
@@ -72,7 +85,7 @@ func nonEmpty(s ...string) []string {
 }
 
 // runCase returns what was not as expected.
-func (f *CaseFile) runCase(conf *config.Config, c *Case, vars map[string]string) (failures []string, err error) {
+func (f *CaseFile) runCase(conf *config.Config, built builds, c *Case, vars map[string]string) (failures []string, err error) {
 	var down []string
 	for _, name := range c.Down {
 		down = append(down, expand(name, vars))
@@ -80,7 +93,11 @@ func (f *CaseFile) runCase(conf *config.Config, c *Case, vars map[string]string)
 	fault := func(p place, err error) error {
 		return f.fault(p, "case "+expand(c.Name.text, vars), err.Error(), "docs/replay.md says how cases are written")
 	}
-	d, err := New(conf, Options{Down: down, Flows: caseFlows})
+	what, err := built.of(conf, down)
+	if err != nil {
+		return nil, fault(c.Name.place, err)
+	}
+	d, err := start(conf, what, Options{Flows: caseFlows})
 	if err != nil {
 		return nil, fault(c.Name.place, err)
 	}

@@ -61,11 +61,17 @@ func (o *Options) chunks() int {
 }
 
 // New starts a director. Close ends it.
-func New(conf *config.Config, o Options) (_ *Director, err error) {
-	d := &Director{conf: conf, now: 1000}
-	if d.what, err = control.NewOffline(conf, o.Down); err != nil {
+func New(conf *config.Config, o Options) (*Director, error) {
+	what, err := control.NewOffline(conf, o.Down)
+	if err != nil {
 		return nil, err
 	}
+	return start(conf, what, o)
+}
+
+// start starts a director with what conf comes to, which any number of directors can share.
+func start(conf *config.Config, what *control.Offline, o Options) (_ *Director, err error) {
+	d := &Director{conf: conf, what: what, now: 1000}
 	rules, err := steer.NewRuleSet(d.what.Rules)
 	if err != nil {
 		return nil, err

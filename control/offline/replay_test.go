@@ -22,8 +22,8 @@ import (
 	"xlvs/dataplane/pcapio"
 )
 
-// start is when captures of these tests begin.
-var start = time.Unix(1700000000, 0)
+// began is when captures of these tests begin.
+var began = time.Unix(1700000000, 0)
 
 // A scene is a capture and what a replay makes of it, as text.
 type scene struct {
@@ -77,7 +77,7 @@ func (s scene) capture(t *testing.T, f pcapio.Format) []byte {
 		frame, wire := frameOf(t, text)
 		d, err := time.ParseDuration(at)
 		fatal(t, err)
-		ci := gopacket.CaptureInfo{Timestamp: start.Add(d), CaptureLength: len(frame), Length: wire}
+		ci := gopacket.CaptureInfo{Timestamp: began.Add(d), CaptureLength: len(frame), Length: wire}
 		if f == pcapio.Pcap {
 			fatal(t, classic.WritePacket(ci, frame))
 			continue
@@ -150,7 +150,7 @@ func describe(t *testing.T, capture []byte) string {
 			return b.String()
 		}
 		fatal(t, err)
-		fmt.Fprintf(&b, "%v %s %s\n", p.Time.Sub(start), p.Interface, notation.Format(p.Data))
+		fmt.Fprintf(&b, "%v %s %s\n", p.Time.Sub(began), p.Interface, notation.Format(p.Data))
 	}
 }
 
