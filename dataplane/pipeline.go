@@ -147,7 +147,7 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 // forward rewrites packet i for its backend and sends it. idx is its flow, 0 if it has none.
 func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i int, f Frame) {
 	pkt := &p.pkt[i]
-	if mode == table.TUN && int(f.Off) < rewrite.TunOverhead(be) {
+	if mode == table.TUN && f.Off < packet.IPv6Len+16 && int(f.Off) < rewrite.TunOverhead(be) {
 		p.drop(f, DropNoHeadroom, in, i, noError)
 		return
 	}

@@ -19,6 +19,9 @@ func TunOverhead(be *table.Backend) int { return be.Overhead() }
 //	before                | eth [tag] | inner IP | …
 //	after | eth [tag] | outer IP | [UDP GUE or GRE] | inner IP | …
 func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64) (start, length int) {
+	if p.L3 == packet.EthLen && !p.V6 && !be.V6 && be.Encap == table.IPIP && !p.Unfinished && p.Kind != packet.KindFragment {
+		return tun44(chunk, off, p, be, hash)
+	}
 	b := chunk[off:]
 	decTTL(b, p)
 	if p.Unfinished {
@@ -53,6 +56,26 @@ func TUN(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64
 	binary.BigEndian.PutUint16(out[l3-2:], packet.EtherIPv4)
 	outer4(out[l3:l3+packet.IPv4Len], b[l3:], p, be, inner, proto, hash)
 	return start, l3 + packet.IPv4Len + inner
+}
+
+// tun44 is TUN for the plainest case, IPv4 in IPv4, in a straight line. The inner packet is no fragment.
+func tun44(chunk []byte, off int, p *packet.Packet, be *table.Backend, hash uint64) (start, length int) {
+	in := chunk[off+packet.EthLen : off+packet.EthLen+packet.IPv4Len]
+	out := chunk[off-packet.IPv4Len : off+packet.EthLen]
+	decTTL4(in)
+	n := int(p.End) - packet.EthLen + packet.IPv4Len
+	inner := binary.LittleEndian.Uint64(in)
+	id := uint64(bits.ReverseBytes16(uint16(hash))) << 32
+	first := 0x45 | inner&(0xff<<8|0xffff<<32|0x40<<48) ^ id | uint64(bits.ReverseBytes16(uint16(n)))<<16
+	second := uint64(in[8]) | packet.ProtoIPIP<<8
+	src, dst := uint64(be.TunSrc.V4()), uint64(be.Addr.V4())
+	second |= uint64(^packet.Fold(first>>32+first&0xffffffff+second+src+dst))<<16 | src<<32
+	*(*[12]byte)(out) = be.Eth
+	binary.LittleEndian.PutUint16(out[12:], 0x0008) // EtherIPv4
+	binary.LittleEndian.PutUint64(out[14:], first)
+	binary.LittleEndian.PutUint64(out[22:], second)
+	binary.LittleEndian.PutUint32(out[30:], uint32(dst))
+	return off - packet.IPv4Len, packet.EthLen + n
 }
 
 // innerTOS returns the inner packet's DSCP and ECN, which the outer header copies (RFC 2983 uniform model,
