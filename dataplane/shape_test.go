@@ -142,10 +142,12 @@ func TestMask(t *testing.T) {
 }
 
 // reshuffled is a snapshot in which every slot has moved to the next member.
-func reshuffled(t *testing.T, s svc) *table.Snapshot {
+func reshuffled(t testing.TB, s svc) *table.Snapshot {
 	edit := s.edit
 	s.edit = func(v *table.Service) {
-		edit(v)
+		if edit != nil {
+			edit(v)
+		}
 		slots := make([]uint16, len(v.Slots))
 		for i, m := range v.Slots {
 			slots[i] = (m + 1) % uint16(len(v.Members))
