@@ -56,6 +56,8 @@ func runGap(ctx context.Context, r *Run) error {
 	}
 	if mayRealtime() {
 		cases = append(cases, gapCase{name: "isolated, SCHED_FIFO", isolate: true, realtime: gapPriority})
+	} else {
+		r.Note("without CAP_SYS_NICE, which SCHED_FIFO takes, a real-time worker was not measured")
 	}
 	took := gapTotal / time.Duration(r.Runs)
 	if r.Quick {

@@ -4,6 +4,7 @@ package perf
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -65,6 +66,15 @@ type Run struct {
 	Emit func(Row)
 	// Progress says what is being measured now; done of total counts the figures.
 	Progress func(done, total int, what string)
+
+	note func(string)
+}
+
+// Note says in the result what was left out, and why, or what else its reader must know.
+func (r *Run) Note(format string, args ...any) {
+	if r.note != nil {
+		r.note(fmt.Sprintf(format, args...))
+	}
 }
 
 // Defaults of Run.Runs.
@@ -105,6 +115,7 @@ func Execute(ctx context.Context, scenarios []Scenario, r Run, version string) (
 				emit(row)
 			}
 		}
+		one.note = func(text string) { res.Notes = append(res.Notes, s.Name+": "+text) }
 		one.Progress = func(done, total int, what string) {
 			if progress != nil {
 				progress(done, total, s.Name+": "+what)

@@ -87,6 +87,7 @@ func TestInterrupted(t *testing.T) {
 		return f, err
 	}
 	s := Scenario{Name: "test", Run: func(ctx context.Context, r *Run) error {
+		r.Note("nothing is left out but %s", "this")
 		return r.Interleave(ctx, []Case{counting("a", &turns), stop})
 	}}
 	never := Scenario{Name: "never", Run: func(context.Context, *Run) error { t.Error("a scenario ran after the end"); return nil }}
@@ -96,6 +97,9 @@ func TestInterrupted(t *testing.T) {
 	}
 	if !res.Interrupted || len(res.Rows) != 4 || res.Rows[0].Runs != 2 || res.Rows[0].Scenario != "test" {
 		t.Errorf("result %+v", res)
+	}
+	if text := strings.Join(res.Describe(), "\n"); !strings.Contains(text, "\ntest: nothing is left out but this") || !strings.Contains(text, "did not end by itself") {
+		t.Errorf("the description does not tell all:\n%s", text)
 	}
 }
 

@@ -25,6 +25,7 @@ type Result struct {
 	Quick       bool              `json:"quick"`
 	Runs        int               `json:"runs"`
 	Interrupted bool              `json:"interrupted,omitempty"`
+	Notes       []string          `json:"notes,omitempty"` // what was left out, and why
 	Scenarios   []string          `json:"scenarios"`
 	Plots       map[string][]Plot `json:"plots"`
 	Rows        []Row             `json:"rows"`

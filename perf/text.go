@@ -118,7 +118,7 @@ func (r *Result) Describe() []string {
 	if r.Interrupted {
 		lines = append(lines, "The run did not end by itself: some figures are of fewer runs, and some are missing.")
 	}
-	return lines
+	return append(lines, r.Notes...)
 }
 
 // NoisyLoad is the load average from which figures are marked as measured on a busy machine.
