@@ -32,48 +32,63 @@ func NewOffline(conf *config.Config, down []string) (*Offline, error) {
 		serviceSlots: newSlots(table.MaxServices, 0), backendSlots: newSlots(table.MaxBackends, 0)}
 	hops := newFileHops(conf)
 	c.neigh, c.facts = hops, hops.facts
-	services := model(conf, now)
-	skeys, bkeys := keys(services)
+	o := &Offline{Checked: make([][6]byte, len(conf.Interfaces)), services: model(conf, now)}
+	for i := range conf.Interfaces {
+		o.Checked[i] = [6]byte(conf.Interfaces[i].MAC)
+	}
+	skeys, bkeys := keys(o.services)
 	if err := c.serviceSlots.admit(skeys, now); err != nil {
 		return nil, fmt.Errorf("services: %w", err)
 	}
 	if err := c.backendSlots.admit(bkeys, now); err != nil {
 		return nil, fmt.Errorf("backends: %w", err)
 	}
-	o := &Offline{Checked: make([][6]byte, len(conf.Interfaces)), services: services}
-	for i := range conf.Interfaces {
-		o.Checked[i] = [6]byte(conf.Interfaces[i].MAC)
-	}
-	used := map[string]bool{}
-	for _, s := range services {
+	for _, s := range o.services {
 		s.ref = c.serviceSlots.ref(s.key)
 		s.static.Ref = s.ref
 		for _, b := range s.backends {
 			b.ref = c.backendSlots.ref(b.key)
 			b.static.Ref, b.static.Service = b.ref, s.ref
-			b.up, b.known, b.why = true, true, "health is not checked offline"
-			for _, name := range down {
-				if name == b.conf.Name || name == s.conf.Name+"/"+b.conf.Name {
-					b.up, b.why, used[name] = false, "named as down", true
-				}
-			}
-			if b.route = hops.route(b); b.route.err != nil {
-				o.Warnings = append(o.Warnings, fmt.Sprintf("service %s: backend %s: %v", s.conf.Name, b.conf.Name, b.route.err))
-			}
-			b.shown = b.state
+			o.settle(b, hops)
 		}
 	}
-	for _, name := range down {
-		if !used[name] {
-			return nil, fmt.Errorf("no backend is called %s; name one as BACKEND or SERVICE/BACKEND", name)
-		}
+	if err := o.takeDown(down); err != nil {
+		return nil, err
 	}
-	d, err := c.draft(conf, services)
+	d, err := c.draft(conf, o.services)
 	if err != nil {
 		return nil, err
 	}
-	o.Snapshot, o.Rules = d.snap, c.rules(services)
+	o.Snapshot, o.Rules = d.snap, c.rules(o.services)
 	return o, nil
+}
+
+// settle gives a backend the state that nobody will find out about offline.
+func (o *Offline) settle(b *backend, hops *fileHops) {
+	b.up, b.known, b.why = true, true, "health is not checked offline"
+	if b.route = hops.route(b); b.route.err != nil {
+		o.Warnings = append(o.Warnings, fmt.Sprintf("service %s: backend %s: %v", b.svc.conf.Name, b.conf.Name, b.route.err))
+	}
+	b.shown = b.state
+}
+
+// takeDown makes the named backends count as down.
+func (o *Offline) takeDown(names []string) error {
+	for _, name := range names {
+		found := false
+		for _, s := range o.services {
+			for _, b := range s.backends {
+				if name == b.conf.Name || name == s.conf.Name+"/"+b.conf.Name {
+					b.up, b.why, found = false, "named as down", true
+					b.shown = b.state
+				}
+			}
+		}
+		if !found {
+			return fmt.Errorf("no backend is called %s; name one as BACKEND or SERVICE/BACKEND", name)
+		}
+	}
+	return nil
 }
 
 // fileHops takes the place of the kernel's neighbours and interfaces: what the configuration says of them.

@@ -4,6 +4,7 @@
 package offline
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -95,7 +96,9 @@ func start(conf *config.Config, what *control.Offline, o Options) (_ *Director, 
 	if err != nil {
 		return nil, err
 	}
-	d.engine.Publish(d.what.Snapshot)
+	if err := d.engine.Publish(d.what.Snapshot); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	d.engine.Trace(0, &d.verdict)
 	return d, nil
 }
