@@ -17,6 +17,18 @@ func row(metric, name string, values ...float64) Row {
 	return Row{Scenario: "s", Params: map[string]any{"case": name}, Metric: metric, Unit: "ns", Values: values, Runs: len(values), Median: Median(values)}
 }
 
+func rate(name string, values ...float64) Row {
+	r := row("no_loss", name, values...)
+	r.Unit = "packets/s"
+	return r
+}
+
+func count(metric string, values ...float64) Row {
+	r := row(metric, "x", values...)
+	r.Unit = "packets"
+	return r
+}
+
 func TestCompare(t *testing.T) {
 	old := []float64{100, 101, 102, 103, 104}
 	for _, c := range []struct {
@@ -29,8 +41,9 @@ func TestCompare(t *testing.T) {
 		{"apart", row("ns_per_packet", "x", old...), row("ns_per_packet", "x", 90, 91, 92, 93, 94), Better, 2.0 / 252},
 		{"order of runs", row("ns_per_packet", "x", 104, 100, 102, 103, 101), row("ns_per_packet", "x", 93, 91, 90, 94, 92), Better, 2.0 / 252},
 		{"worse", row("ns_per_packet", "x", old...), row("ns_per_packet", "x", 110, 111, 112, 113, 114), Worse, 2.0 / 252},
-		{"more is better", row("packets_per_second", "x", old...), row("packets_per_second", "x", 110, 111, 112, 113, 114), Better, 0},
-		{"unknown direction", row("packets", "x", old...), row("packets", "x", 110, 111, 112, 113, 114), Differs, 0},
+		{"more is better", rate("x", old...), rate("x", 110, 111, 112, 113, 114), Better, 0},
+		{"fewer lost", count("lost", old...), count("lost", 90, 91, 92, 93, 94), Better, 0},
+		{"unknown direction", count("packets", old...), count("packets", 110, 111, 112, 113, 114), Differs, 0},
 		// The ranks of the second are 2 4 6 8 10: U = 10; 0.69 by R's wilcox.test.
 		{"mixed", row("ns_per_packet", "x", 1, 3, 5, 7, 9), row("ns_per_packet", "x", 2, 4, 6, 8, 10), NoDifference, 0.6905},
 		{"equal", row("ns_per_packet", "x", 5, 5, 5, 5, 5), row("ns_per_packet", "x", 5, 5, 5, 5, 5), NoDifference, 1},

@@ -3,6 +3,7 @@ package perf
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -63,7 +64,7 @@ func (d *Delta) Verdict() string {
 	case !d.Significant:
 		return NoDifference
 	}
-	lower, known := lowerIsBetter(d.New.Metric)
+	lower, known := d.New.lowerIsBetter()
 	switch {
 	case !known:
 		return Differs
@@ -81,16 +82,16 @@ func (d *Delta) Percent() string {
 	return fmt.Sprintf("%+.1f %%", d.Change*100)
 }
 
-// lowerIsBetter tells from a metric's name in which direction it improves, if it is known.
-func lowerIsBetter(metric string) (lower, known bool) {
-	for _, s := range []string{"per_second", "rate", "throughput"} {
-		if strings.Contains(metric, s) {
-			return false, true
-		}
+// lowerIsBetter tells in which direction a figure improves, if it is known: times and memory by falling, rates by rising.
+func (r *Row) lowerIsBetter() (lower, known bool) {
+	if strings.HasSuffix(r.Unit, "/s") {
+		return false, true
 	}
-	for _, s := range []string{"ns_per", "us_per", "bytes_per_flow", "allocations", "latency", "gap", "time", "lost", "misdirected",
-		"needless", "imbalance", "cpu"} {
-		if strings.Contains(metric, s) {
+	if slices.Contains([]string{"ns", "µs", "ms", "s", "bytes"}, r.Unit) {
+		return true, true
+	}
+	for _, m := range []string{"ratio_to_harness", "allocations_per_packet", "lost", "misdirected", "needless_moves", "most_to_least", "stalled"} {
+		if r.Metric == m {
 			return true, true
 		}
 	}
