@@ -61,6 +61,7 @@ func (p *pipeline) fragment(in, i int, f Frame) {
 		p.whole(in, i, f, b)
 		return
 	}
+	p.expireFragments()
 	key := frag.Key{Src: pkt.Src, Dst: pkt.Dst, ID: part.ID, Proto: part.Proto}
 	if pkt.V6 {
 		key.Proto = 0
@@ -72,6 +73,8 @@ func (p *pipeline) fragment(in, i int, f Frame) {
 		p.accept(d, &part, in, i, f)
 	case frag.Duplicate:
 		p.drop(f, DropFragment, in, i, noError)
+	case frag.Late:
+		p.drop(f, DropFragTimeout, in, i, noError)
 	default:
 		p.freeOrphans(DropOverlap)
 		p.drop(f, DropOverlap, in, i, noError)
@@ -123,6 +126,8 @@ func (p *pipeline) release(d uint32, way *frag.Way, i int) {
 // rest is called when the frame in hand has been sent on its way: the pieces that were cut off it follow, and if it is a
 // first fragment, its way is remembered.
 func (p *pipeline) rest(way *frag.Way, in, i int) {
+	defer func(v *Verdict) { p.trace = v }(p.trace)
+	p.trace = nil // the verdict is the first piece's
 	s := &p.fragments
 	s.way = *way
 	n := s.n

@@ -201,7 +201,7 @@ func (p *pipeline) errorOfTunnel(in, i int, f Frame, q *packet.Packet) bool {
 		return false
 	}
 	f.Off, f.Len = uint16(start), uint16(length)
-	p.noteAction(ActionAnswer)
+	p.noteAction(ActionReply)
 	p.count.ICMPForwarded++
 	p.send(int(e.In()), f)
 	return true

@@ -64,6 +64,7 @@ type entry struct {
 	way     Way
 	used    bool
 	bad     bool // condemned: nothing of it goes on
+	late    bool // condemned, because the first fragment did not come in time
 	created uint32
 	end     uint32 // bytes in all; 0: the last fragment has not come
 	high    uint32 // end of the furthest fragment
@@ -135,12 +136,16 @@ const (
 	Duplicate           // all of it has come before: it is dropped, and the datagram goes on
 	Overlap             // part of it has come before, or it contradicts the datagram's end: the datagram is condemned
 	Condemned           // of a datagram that was condemned before
+	Late                // of a datagram whose first fragment did not come in time
 )
 
 // Judge enters a fragment into its datagram's account.
 func (t *Table) Judge(i uint32, f *packet.Fragment) Judgement {
 	e := &t.entries[i]
-	if e.bad {
+	switch {
+	case e.late:
+		return Late
+	case e.bad:
 		return Condemned
 	}
 	from, to := uint32(f.Offset), uint32(f.Offset+f.Len)

@@ -117,7 +117,7 @@ func TestHold(t *testing.T) {
 		t.Error("dropped before their time")
 	}
 	tab.Sweep(HoldTimeout + 1)
-	if o := tab.Orphans(); len(o) != maxHeld/2 || tab.Judge(a, part(0, 8, true)) != Condemned {
+	if o := tab.Orphans(); len(o) != maxHeld/2 || tab.Judge(a, part(0, 8, true)) != Late {
 		t.Errorf("%d dropped in time", len(o))
 	}
 	if !tab.Hold(b, Held{}, 600) {

@@ -55,6 +55,7 @@ func (t *Table) Sweep(now uint32) {
 		if now-n.since <= HoldTimeout {
 			return
 		}
+		t.entries[n.owner].late = true
 		t.Condemn(n.owner)
 	}
 }
