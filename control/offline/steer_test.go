@@ -20,12 +20,16 @@ func TestSteeringAgrees(t *testing.T) {
 	}
 	files, err := filepath.Glob("testdata/cases/*.yaml")
 	fatal(t, err)
+	k := &kernel{dry: map[[6]byte]*steer.DryRun{}}
+	k.s, err = steer.Load()
+	fatal(t, err)
+	defer k.close(t)
 	frames := 0
 	for _, name := range files {
 		f, err := LoadCases(name)
 		fatal(t, err)
 		for _, vars := range variants(f.Each) {
-			frames += f.agree(t, vars)
+			frames += k.agree(t, f, vars)
 		}
 	}
 	if frames < 250 {
@@ -33,26 +37,39 @@ func TestSteeringAgrees(t *testing.T) {
 	}
 }
 
+// kernel is the steering program, loaded once for each MAC address.
+type kernel struct {
+	s   *steer.Steerer
+	dry map[[6]byte]*steer.DryRun
+}
+
+func (k *kernel) close(t *testing.T) {
+	for _, d := range k.dry {
+		fatal(t, d.Close())
+	}
+	fatal(t, k.s.Close())
+}
+
 // agree compares both for every packet of the file in one variant.
-func (f *CaseFile) agree(t *testing.T, vars map[string]string) (frames int) {
+func (k *kernel) agree(t *testing.T, f *CaseFile, vars map[string]string) (frames int) {
 	t.Helper()
 	conf, err := f.config(vars)
 	fatal(t, err)
 	d, err := New(conf, Options{Flows: caseFlows})
 	fatal(t, err)
 	defer func() { fatal(t, d.Close()) }()
-	s, err := steer.Load()
-	fatal(t, err)
-	defer func() { fatal(t, s.Close()) }()
-	fatal(t, s.Apply(d.what.Rules))
-	dry, err := s.DryRun(d.what.Checked[0])
-	fatal(t, err)
-	defer func() { fatal(t, dry.Close()) }()
+	fatal(t, k.s.Apply(d.what.Rules))
+	dry := k.dry[d.what.Checked[0]]
+	if dry == nil {
+		dry, err = k.s.DryRun(d.what.Checked[0])
+		fatal(t, err)
+		k.dry[d.what.Checked[0]] = dry
+	}
 	for i := range f.Cases {
 		c := &f.Cases[i]
 		for _, inner := range variants(c.Each) {
-			for k := range c.Steps {
-				frame, err := c.Steps[k].Packet.frame(merge(vars, inner), d.what.Snapshot.Ports[0].MAC)
+			for j := range c.Steps {
+				frame, err := c.Steps[j].Packet.frame(merge(vars, inner), d.what.Snapshot.Ports[0].MAC)
 				fatal(t, err)
 				if len(frame) <= 14 || len(frame) > 3500 {
 					continue // the kernel runs programs on no others
