@@ -54,8 +54,13 @@ func FuzzPipeline(f *testing.F) {
 		big.DF, big.Payload = false, make([]byte, 1470)
 		f.Add(big.Build(), big.Build(), back)
 	}
+	fuzz(f, everything(f))
+}
+
+// fuzz gives frames to a lab with the snapshot and judges what comes out.
+func fuzz(f *testing.F, snap *table.Snapshot) {
 	l := newLab(f, 1)
-	l.e.Publish(everything(f))
+	l.e.Publish(snap)
 	f.Fuzz(func(t *testing.T, first, second, back []byte) {
 		defer l.forget(t)
 		for k, in := range [][]byte{first, second, back} {
@@ -212,5 +217,37 @@ func judge(t *testing.T, in, out []byte, ownError bool) {
 			!bytes.Equal(ip.Body[sum+2:], was.IP.Body[sum+2:]) {
 			t.Fatalf("the packet changed:\n in % x\nout % x", in, out)
 		}
+	}
+}
+
+// FuzzShapes does as FuzzPipeline, with services of all shapes.
+func FuzzShapes(f *testing.F) {
+	for k, s := range shapes() {
+		c := s.client(k, 1, syn)
+		again := c
+		again.Flags, again.Payload = ack, shortHeader(2, 2, 1)
+		f.Add(c.Build(), again.Build(), again.Build())
+		again.DF, again.Payload = false, make([]byte, 1440)
+		f.Add(again.Build(), c.Build(), toAddress(c, 5).Build())
+	}
+	fuzz(f, snapshot(f, shapes()...))
+}
+
+// shapes are services of each kind that goes beyond the matrix; a tunnel's port is the one that frametest decodes.
+func shapes() []svc {
+	tunnel := func(e table.Encap, sum bool) func(int, *table.Backend) {
+		return func(_ int, b *table.Backend) { b.Encap, b.EncapSum, b.EncapTo = e, sum, frametest.GUEPort }
+	}
+	persist := func(v *table.Service) { v.Persist, v.Mask = 360_000, table.MaskBits(120) }
+	return []svc{
+		{mode: table.TUN, be: tunnel(table.GUE, false)}, {mode: table.TUN, outer6: true, be: tunnel(table.GUE, true)},
+		{mode: table.TUN, v6: true, udp: true, outer6: true, be: tunnel(table.GUE, false)}, {mode: table.TUN, udp: true, be: tunnel(table.GUE, true)},
+		{mode: table.TUN, v6: true, be: tunnel(table.GRE, false)}, {mode: table.TUN, outer6: true, udp: true, be: tunnel(table.GRE, true)},
+		{mode: table.NAT, edit: persist}, {mode: table.DR, v6: true, udp: true, edit: persist},
+		{mode: table.DR, udp: true, edit: func(v *table.Service) { v.OnePacket = true }},
+		{mode: table.NAT, udp: true, edit: quicService(2)}, {mode: table.TUN, v6: true, udp: true, edit: quicService(2)},
+		{mode: table.DR, edit: func(v *table.Service) { v.BySource, v.Mask = true, table.MaskBits(128) }},
+		{mode: table.NAT, v6: true, edit: func(v *table.Service) { onPrefix(v); v.Addr.A ^= 1 << 63 }},
+		{mode: table.NAT, udp: true, edit: func(v *table.Service) { onPrefix(v); v.Addr.B ^= 1 << 40 }},
 	}
 }

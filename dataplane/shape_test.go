@@ -314,7 +314,7 @@ func TestQUIC(t *testing.T) {
 			}
 			for name, payload := range map[string][]byte{
 				"another config": shortHeader(3, length, (home+1)%3), "unroutable": shortHeader(7, length, (home+1)%3),
-				"unknown server": shortHeader(2, length, 9), "cut off": shortHeader(2, length, (home + 1) % 3)[:length+1], "empty": nil,
+				"unknown server": shortHeader(2, length, 9), "cut off": shortHeader(2, length, (home+1)%3)[:length+1], "empty": nil,
 			} {
 				c := s.client(0, 300, 0)
 				want := l.picked(c).Ref.Slot()
