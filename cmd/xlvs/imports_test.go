@@ -39,12 +39,13 @@ var mayImport = map[string][]string{
 	// A director over files and memory: the one part of the control side that stands above control.
 	"control/offline": {"control", "control/api", "control/config", "dataplane", "dataplane/memio", "dataplane/pcapio", "dataplane/steer", "dataplane/notation"},
 
-	"dataplane":          {"dataplane/rewrite", "dataplane/flow", "dataplane/table", "dataplane/packet", "dataplane/offheap"},
+	"dataplane":          {"dataplane/frag", "dataplane/rewrite", "dataplane/flow", "dataplane/table", "dataplane/packet", "dataplane/offheap"},
 	"dataplane/datapath": {"dataplane", "dataplane/steer", "dataplane/xsk"},
 	"dataplane/xsk":      {"dataplane"},
 	"dataplane/memio":    {"dataplane"},
 	"dataplane/pcapio":   {},
 	"dataplane/notation": {},
+	"dataplane/frag":     {"dataplane/packet", "dataplane/table"},
 	"dataplane/rewrite":  {"dataplane/packet", "dataplane/table"},
 	"dataplane/flow":     {"dataplane/packet", "dataplane/table", "dataplane/offheap"},
 	"dataplane/table":    {"dataplane/packet"},
