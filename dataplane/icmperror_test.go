@@ -7,6 +7,7 @@ import (
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/frametest"
+	"xlvs/dataplane/memio"
 	"xlvs/dataplane/table"
 )
 
@@ -365,6 +366,53 @@ func TestClampMSS(t *testing.T) {
 					l.same("no SYN", got, s.toBackend(t, c, b, got))
 				}
 			})
+		}
+	}
+}
+
+// No error that is passed on costs an allocation.
+func TestErrorsDoNotAllocate(t *testing.T) {
+	for _, s := range matrix() {
+		s.n, s.be = 1, func(_ int, b *table.Backend) { b.Out = 0 }
+		mem, err := dataplane.NewMemory(make([]byte, 1024*2048), 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := memio.New(mem)
+		e, err := dataplane.New(dataplane.Options{Flows: 1024, EventRing: 4, Workers: []dataplane.WorkerOptions{
+			{CPU: -1, Memory: mem, Ports: []dataplane.Port{port, memio.New(mem)}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		snap := snapshot(t, s)
+		e.Publish(snap)
+		open, be := s.client(0, 1, syn), &snap.Backends[0]
+		quoted, k := answer(open), errorKinds()[2]
+		frames := [][]byte{open.Build(), k.error(open, routers[s.v6], open.Dst.Addr(), quoted.Packet(), 99)}
+		switch s.mode {
+		case table.NAT:
+			quoted = open
+			quoted.Dst = addrPort(be)
+			frames = append(frames, k.error(open, routers[s.v6], open.Src.Addr(), quoted.Packet(), 99))
+		case table.TUN:
+			wrapped := open.Wrap(frametest.Tunnel{Src: be.TunSrc.Netip(), Dst: be.Addr.Netip()})
+			frames = append(frames, k.error(open, routers[s.outer6], be.TunSrc.Netip(), wrapped[14:], 200))
+		}
+		if err := port.Replay(memio.Replay{Frames: frames, Restore: 300}); err != nil {
+			t.Fatal(err)
+		}
+		now := uint32(1)
+		step := func() { e.Step(0, now); now += 100 }
+		for range 50 {
+			step()
+		}
+		before := e.Counters().ICMPForwarded
+		if n := testing.AllocsPerRun(50, step); n != 0 {
+			t.Errorf("%v: %v allocations a burst", s, n)
+		}
+		if n := e.Counters().ICMPForwarded - before; n < 51*20 {
+			t.Errorf("%v: %d errors passed on; drops %v", s, n, e.Counters().Drops)
 		}
 	}
 }
