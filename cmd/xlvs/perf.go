@@ -30,7 +30,7 @@ func perfCmd() *cobra.Command {
 		Args: noArgs, // a word that is no subcommand
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(perfListCmd(), perfRunCmd(), perfReportCmd(), perfCompareCmd())
+	cmd.AddCommand(perfListCmd(), perfRunCmd(), perfReportCmd(), perfCompareCmd(), perfProxyCmd())
 	return cmd
 }
 
@@ -304,5 +304,13 @@ func exactFiles(name string, n int) cobra.PositionalArgs {
 			return usageError{fmt.Errorf("%s takes %s of `xlvs perf run --out FILE`, but %d %s given", name, count(n, "result file"), len(args), given)}
 		}
 		return nil
+	}
+}
+
+// perfProxyCmd is the proxy that scenario modes compares the director with; it runs in the lab's director namespace.
+func perfProxyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "proxy LISTEN SERVER...", Short: "Relay TCP connections", Hidden: true, Args: cobra.MinimumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error { return wire.RunProxy(c.Context(), args[0], args[1:]) },
 	}
 }

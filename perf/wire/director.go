@@ -31,7 +31,7 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 			err = errors.Join(fmt.Errorf("director: %w", err), u.all())
 		}
 	}()
-	snap, err := snapshot(f.backends, table.MAC(r.nextHop), table.MAC(r.own))
+	snap, err := snapshot(f.backends, 0, table.MAC(r.nextHop), table.MAC(r.own))
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +68,12 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 // flowTable is the entries of the director's flow table.
 const flowTable = 1 << 18
 
-// snapshot is one TCP service in DR mode. All backends have one next hop, as behind a router.
-func snapshot(backends int, nextHop, own table.MAC) (*table.Snapshot, error) {
+// snapshot is one TCP service in DR mode, whose last drained backends take no new flows. All backends have one next hop, as
+// behind a router.
+func snapshot(backends, drained int, nextHop, own table.MAC) (*table.Snapshot, error) {
 	var names []maglev.Backend
-	for i := range backends {
-		names = append(names, maglev.Backend{Name: fmt.Sprintf("b%05d", i), Weight: 1})
+	for i := range backends - drained {
+		names = append(names, maglev.Backend{Name: backendName(i), Weight: 1})
 	}
 	m, err := maglev.New(names, 65537)
 	if err != nil {
@@ -83,7 +84,7 @@ func snapshot(backends int, nextHop, own table.MAC) (*table.Snapshot, error) {
 	svc := table.Service{Live: true, Name: "web", Addr: packet.FromNetip(vip), Port: servicePort, Proto: packet.ProtoTCP,
 		Mode: table.DR, Slots: m.Slots()}
 	for i := range backends {
-		s.Backends = append(s.Backends, table.Backend{Live: true, Ref: table.MakeRef(i, 0), Name: names[i].Name,
+		s.Backends = append(s.Backends, table.Backend{Live: true, Ref: table.MakeRef(i, 0), Name: backendName(i),
 			Addr: packet.FromNetip(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), Port: servicePort,
 			Up: true, Resolved: true, Out: 1, MTU: 1500, Eth: table.Eth(nextHop, own)})
 		svc.Members = append(svc.Members, s.Backends[i].Ref)
@@ -91,3 +92,5 @@ func snapshot(backends int, nextHop, own table.MAC) (*table.Snapshot, error) {
 	s.Services = []table.Service{svc}
 	return table.New(s)
 }
+
+func backendName(i int) string { return fmt.Sprintf("b%05d", i) }

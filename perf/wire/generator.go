@@ -32,7 +32,8 @@ type genState struct {
 	Interval uint64 // ns times 65536; 0: as fast as it goes
 	Limit    uint64 // frames in all
 	End      uint64 // CLOCK_MONOTONIC, ns: none after it
-	Late     uint64 // ns by which the schedule was put off, because the generator had been held up
+	Slack    uint64 // ns that the schedule may be late
+	Late     uint64 // ns by which the schedule was put off, because the generator had been held up for longer
 	Flows    uint64
 	Step     uint64
 	Flags    uint64 // of TCP
@@ -45,6 +46,7 @@ const (
 	genInterval = int16(unsafe.Offsetof(genState{}.Interval))
 	genLimit    = int16(unsafe.Offsetof(genState{}.Limit))
 	genEnd      = int16(unsafe.Offsetof(genState{}.End))
+	genSlack    = int16(unsafe.Offsetof(genState{}.Slack))
 	genLate     = int16(unsafe.Offsetof(genState{}.Late))
 	genFlows    = int16(unsafe.Offsetof(genState{}.Flows))
 	genStep     = int16(unsafe.Offsetof(genState{}.Step))
@@ -96,7 +98,7 @@ func (g *generator) code(s *stamper) asm.Instructions {
 	)
 }
 
-// pace leaves the program unless frame R9 is due at R8. A schedule that is late by more than maxBehind frames is put off.
+// pace leaves the program unless frame R9 is due at R8. A schedule that is late by more than Slack is put off.
 // What the frame will carry as its time, the one at which it was due, is left in R8.
 func (g *generator) pace() asm.Instructions {
 	return asm.Instructions{
@@ -110,8 +112,7 @@ func (g *generator) pace() asm.Instructions {
 		asm.JGT.Reg(asm.R2, asm.R8, "none"),
 		asm.Mov.Reg(asm.R4, asm.R8),
 		asm.Sub.Reg(asm.R4, asm.R2), // late by
-		asm.Mul.Imm(asm.R1, maxBehind),
-		asm.RSh.Imm(asm.R1, 16),
+		asm.LoadMem(asm.R1, asm.R7, genSlack, asm.DWord),
 		asm.Mov.Reg(asm.R8, asm.R2),
 		asm.JLE.Reg(asm.R4, asm.R1, "now"),
 		asm.Sub.Reg(asm.R4, asm.R1),

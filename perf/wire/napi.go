@@ -76,7 +76,7 @@ func threadNAPI(h *testenv.Host, ifname string, cpu int) (pids []int, err error)
 			return errors.New("no kernel thread polls " + ifname)
 		}
 		for _, pid := range pids {
-			if err := pin(pid, cpu); err != nil {
+			if err := pin(pid, cpu, highest); err != nil {
 				return fmt.Errorf("pin NAPI thread %d of %s: %w", pid, ifname, err)
 			}
 		}

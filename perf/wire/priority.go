@@ -18,8 +18,8 @@ type cores struct{ forwarder, station int }
 // it little, and all forwarders alike.
 const highest = -20
 
-// claimCores moves this process to every allowed core but the first, which becomes the forwarder's own. restore
-// undoes it.
+// claimCores moves this process to every allowed core but the first, which becomes the forwarder's own, and raises its
+// priority. restore undoes it.
 func claimCores() (c cores, restore func() error, err error) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
@@ -37,11 +37,11 @@ func claimCores() (c cores, restore func() error, err error) {
 	c = cores{forwarder: list[0], station: list[1]}
 	rest := all
 	rest.Clear(c.forwarder)
-	if err := moveThreads(&rest); err != nil {
+	if err := moveThreads(&rest, highest); err != nil {
 		return c, nil, err
 	}
 	lower := favourSession()
-	return c, func() error { return errors.Join(moveThreads(&all), lower()) }, nil
+	return c, func() error { return errors.Join(moveThreads(&all, 0), lower()) }, nil
 }
 
 // threads returns the threads of this process.
@@ -57,14 +57,16 @@ func threads() (tids []int, err error) {
 	return tids, err
 }
 
-// moveThreads sets the affinity of all threads of this process; later ones inherit it.
-func moveThreads(set *unix.CPUSet) error {
+// moveThreads sets the affinity and priority of all threads of this process; later ones inherit them. All have one priority,
+// since the Go runtime has each wait for any other: a garbage collector that the generator starves would stop a worker.
+func moveThreads(set *unix.CPUSet, nice int) error {
 	tids, err := threads()
 	if err != nil {
 		return err
 	}
 	for _, tid := range tids {
-		if err := unix.SchedSetaffinity(tid, set); err != nil && !errors.Is(err, unix.ESRCH) {
+		err := errors.Join(unix.SchedSetaffinity(tid, set), unix.Setpriority(unix.PRIO_PROCESS, tid, nice))
+		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("move thread %d to its cores: %w", tid, err)
 		}
 	}
@@ -90,27 +92,13 @@ func favourSession() (restore func() error) {
 	return func() error { return os.WriteFile(file, m[1], 0) }
 }
 
-// pin binds a thread (0: the calling one) to a core and gives it the highest priority.
-func pin(tid, cpu int) error {
+// generatorNice is the generator's priority. It keeps its core busy without a pause; whatever else there is to do there, such
+// as the Go runtime stopping all workers for a moment, must not wait for it.
+const generatorNice = 0
+
+// pin binds a thread (0: the calling one) to a core.
+func pin(tid, cpu, nice int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
-	return errors.Join(unix.SchedSetaffinity(tid, &set), unix.Setpriority(unix.PRIO_PROCESS, tid, highest))
-}
-
-// favour gives the highest priority to the threads of this process that are bound to a core.
-func favour(cpu int) error {
-	tids, err := threads()
-	if err != nil {
-		return err
-	}
-	for _, tid := range tids {
-		var set unix.CPUSet
-		if unix.SchedGetaffinity(tid, &set) != nil || set.Count() != 1 || !set.IsSet(cpu) {
-			continue // another one, or one that has just ended
-		}
-		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, highest); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(unix.SchedSetaffinity(tid, &set), unix.Setpriority(unix.PRIO_PROCESS, tid, nice))
 }

@@ -71,7 +71,7 @@ func (f *reflector) run(r *rig, set *xsk.Set) (halt func() error, err error) {
 	eth := table.Eth(table.MAC(r.nextHop), table.MAC(r.own))
 	wg.Go(func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with its affinity
-		err := pin(0, r.cores.forwarder)
+		err := pin(0, r.cores.forwarder, highest)
 		pinned <- err
 		if err == nil {
 			reflect(set, eth, &end)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // A bench is one forwarder at work in its rig.
@@ -61,9 +59,6 @@ func newBench(ctx context.Context, c cores, f forwarder, l load) (b *bench, err 
 			return b, err
 		}
 		b.stop = stop
-		if err := favour(c.forwarder); err != nil {
-			return b, err
-		}
 	}
 	return b, b.open(ctx, first)
 }
@@ -156,10 +151,4 @@ func (b *bench) carries(ctx context.Context, rate float64, length time.Duration)
 		}
 	}
 	return ok, offered, nil
-}
-
-// delays measures one-way latency at a rate, with the generator and the sink on AF_XDP.
-func (b *bench) delays(ctx context.Context, rate float64, length time.Duration) (*hdrhistogram.Histogram, outcome, error) {
-	o, err := b.rig.station.run(ctx, trial{rate: rate, length: length, stamp: b.data, inspect: true, strict: true})
-	return o.latency, o, err
 }

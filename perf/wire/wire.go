@@ -21,7 +21,7 @@ import (
 
 // Scenarios returns those that need a wire. All need root.
 func Scenarios() []perf.Scenario {
-	return []perf.Scenario{wire}
+	return []perf.Scenario{wire, latency, modes, failover}
 }
 
 var wire = perf.Scenario{
