@@ -27,7 +27,7 @@ const (
 //	xsk, memio → dataplane; only cmd, perf and control/offline choose among them, or have datapath join xsk and steer
 var mayImport = map[string][]string{
 	"cmd/xlvs": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf", "perf/..."},
-	"perf/...": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf/..."},
+	"perf/...": {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf", "perf/..."},
 	"perf":     {"control", "control/...", "dataplane", "dataplane/...", "maglev", "testenv", "testenv/...", "perf/..."},
 
 	"control": {"control/...", "dataplane", "dataplane/table", "dataplane/flow", "dataplane/packet", "dataplane/steer", "maglev"},
@@ -217,7 +217,7 @@ func importers(t *testing.T, path string) []string {
 // TestUnsafeIsConfined: unsafe code sits in one file a package, where it can be read as a whole, and only in packages
 // that share memory with the kernel or keep it off the Go heap (testenv: the argument of the tap device's ioctl).
 func TestUnsafeIsConfined(t *testing.T) {
-	mayUseUnsafe := []string{"dataplane/xsk", "dataplane/flow", "dataplane/offheap", "testenv"}
+	mayUseUnsafe := []string{"dataplane/xsk", "dataplane/flow", "dataplane/offheap", "perf/wire", "testenv"}
 	seen := map[string]string{}
 	for _, path := range importers(t, "unsafe") {
 		pkg := filepath.Dir(path)
