@@ -162,6 +162,14 @@ func pathOptions(conf *config.Config) datapath.Options {
 			Idle: dataplane.IdlePolicy{Sleep: dir.Idle.Mode != "busy", Spin: dir.Idle.Spin},
 		},
 	}
+	// In copy mode a call that sends polls too, up to two budgets: as much as a burst takes, so that receive rings do not overflow.
+	switch poll := (xsk.BusyPoll{Microseconds: 20, Budget: dataplane.MaxBurst / 2}); dir.BusyPoll {
+	case "auto":
+		poll.IfKnown = true
+		fallthrough
+	case "on":
+		o.BusyPoll = poll
+	}
 	attach := map[string]steer.Mode{"auto": steer.Auto, "native": steer.Native, "generic": steer.Generic}
 	bind := map[string]xsk.BindMode{"auto": xsk.BindAuto, "zerocopy": xsk.BindZeroCopy, "copy": xsk.BindCopy}
 	for _, i := range conf.Interfaces {

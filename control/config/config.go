@@ -15,15 +15,16 @@ type Config struct {
 
 // Director holds what concerns the process as a whole.
 type Director struct {
-	CPUs     []int    `yaml:"cpus"`     // one worker a core; empty: one worker per queue, on the allowed cores from the last one down
-	Flows    int      `yaml:"flows"`    // entries of each worker's flow table (default 1048576)
-	Seed     string   `yaml:"seed"`     // hash seed, the same on every director of a fleet
-	API      string   `yaml:"api"`      // unix socket of the API (default /run/xlvs.sock)
-	Realtime int      `yaml:"realtime"` // SCHED_FIFO priority of the workers, 1 to 99; 0 (default): ordinary threads
-	Idle     Idle     `yaml:"idle"`     // what a worker does when there is nothing to do
-	Log      Log      `yaml:"log"`      // the structured log
-	Timeouts Timeouts `yaml:"timeouts"` // flow timeouts; defaults follow IPVS
-	Memory   Memory   `yaml:"memory"`   // packet memory
+	CPUs     []int    `yaml:"cpus"`      // one worker a core; empty: one worker per queue, on the allowed cores from the last one down
+	Flows    int      `yaml:"flows"`     // entries of each worker's flow table (default 1048576)
+	Seed     string   `yaml:"seed"`      // hash seed, the same on every director of a fleet
+	API      string   `yaml:"api"`       // unix socket of the API (default /run/xlvs.sock)
+	Realtime int      `yaml:"realtime"`  // SCHED_FIFO priority of the workers, 1 to 99; 0 (default): ordinary threads
+	Idle     Idle     `yaml:"idle"`      // what a worker does when there is nothing to do
+	BusyPoll string   `yaml:"busy_poll"` // auto (default) | on | off: workers poll their interfaces themselves
+	Log      Log      `yaml:"log"`       // the structured log
+	Timeouts Timeouts `yaml:"timeouts"`  // flow timeouts; defaults follow IPVS
+	Memory   Memory   `yaml:"memory"`    // packet memory
 }
 
 // Idle: a worker polls Spin times without finding a frame before it sleeps in poll(2) until one comes.

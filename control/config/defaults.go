@@ -6,8 +6,8 @@ func defaultDirector() Director {
 	return Director{
 		Flows: 1 << 20,
 		API:   "/run/xlvs.sock",
-		Idle:  Idle{Mode: "adaptive", Spin: 50 * time.Microsecond},
-		Log:   Log{Level: "info", File: "stderr", FlowRate: 1000},
+		Idle:  Idle{Mode: "adaptive", Spin: 50 * time.Microsecond}, BusyPoll: "auto",
+		Log: Log{Level: "info", File: "stderr", FlowRate: 1000},
 		// IPVS: tcp_timeouts and udp_timeouts in net/netfilter/ipvs.
 		Timeouts: Timeouts{
 			Established: 900 * time.Second,

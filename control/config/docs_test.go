@@ -114,6 +114,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		"`flows` | 1024 to 67108864":                 d.Flows,
 		"`api` | absolute path, at most 107 bytes":   d.API,
 		"`mode` | `adaptive`, `busy`":                d.Idle.Mode,
+		"`busy_poll` | `auto`, `on`, `off`":          d.BusyPoll,
 		"`level` | `debug`, `info`, `warn`, `error`": d.Log.Level,
 		"`file` | path, `stderr`, `stdout`":          d.Log.File,
 		"`flow_rate` | number":                       d.Log.FlowRate,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"time"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/steer"
@@ -50,11 +49,8 @@ type Datapath struct {
 	infos    []Info
 	sets     []*xsk.Set
 	attached []*steer.Attachment
+	restore  []func() error // gives interfaces their settings back
 }
-
-// busySpin is how long a busy-polling worker finds nothing before it sleeps, at least. After its last poll interrupts
-// stay deferred for a while: to sleep in every small gap would leave the next frames lying for that long.
-const busySpin = 2 * time.Millisecond
 
 // Open opens a socket on every queue asked for and makes the engine over them. Nothing is received
 // before Attach. On an error, everything opened is closed again.
@@ -80,15 +76,19 @@ func Open(o Options) (_ *Datapath, err error) {
 			return nil, err
 		}
 	}
-	if o.BusyPoll.Microseconds > 0 {
-		o.Engine.Idle.Spin = max(o.Engine.Idle.Spin, busySpin)
-	}
 	for w := range n {
 		wo, err := d.openWorker(w, n, &o)
 		if err != nil {
 			return nil, err
 		}
 		o.Engine.Workers = append(o.Engine.Workers, wo)
+	}
+	busy, err := d.deferInterrupts()
+	if err != nil {
+		return nil, err
+	}
+	if busy {
+		o.Engine.Idle.Spin = max(o.Engine.Idle.Spin, busySpin)
 	}
 	if d.Steerer, err = steer.Load(); err != nil {
 		return nil, err
@@ -274,17 +274,6 @@ func (d *Datapath) Steered(k int) (steer.Counters, error) {
 	return d.attached[k].Counters()
 }
 
-// PollThrough makes the port of a queue of an interface busy-poll its device by receive calls on fd. See xsk.Port.
-func (d *Datapath) PollThrough(ifname string, queue, fd int) {
-	for _, set := range d.sets {
-		for _, p := range set.Ports {
-			if p.Name() == ifname && p.Queue() == queue {
-				p.PollThrough(fd)
-			}
-		}
-	}
-}
-
 // Interfaces says what was opened and attached, in the order of Options.Interfaces.
 func (d *Datapath) Interfaces() []Info { return slices.Clone(d.infos) }
 
@@ -300,6 +289,9 @@ func (d *Datapath) Close() error {
 	for _, s := range d.sets {
 		errs = append(errs, s.Close())
 	}
-	d.Steerer, d.Engine, d.sets, d.attached = nil, nil, nil, nil
+	for _, restore := range d.restore {
+		errs = append(errs, restore())
+	}
+	d.Steerer, d.Engine, d.sets, d.attached, d.restore = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -49,7 +49,7 @@ var _ dataplane.Port = (*Port)(nil)
 // ring is empty, and only then: what the kernel received while frames still wait, it would soon have to drop. But when
 // the worker was held up for longer than the device's interrupts are deferred, the softirq has taken the device over, and
 // keeps it as long as there is more, whatever becomes of it. A poll makes it let go (napi_prefer_busy_poll).
-const reclaimAfter = 512
+const reclaimAfter = 256
 
 // Recv takes up to len(b) frames from the RX ring and refills the fill ring.
 // See dataplane.Port.
@@ -190,6 +190,9 @@ func (p *Port) NAPI() int {
 	}
 	return id
 }
+
+// BusyPolls reports whether the port polls its device itself.
+func (p *Port) BusyPolls() bool { return p.busyPoll }
 
 // PollThrough makes a port opened with BusyPoll poll its device by receive calls on fd instead of its own socket, for
 // drivers that do not tell AF_XDP sockets the queue's NAPI. fd is a datagram socket that does not block, has received something

@@ -83,20 +83,21 @@ func (r *rings) unmap() error {
 
 // tune sets the socket's options that are not needed to work. It returns the number of
 // frames that one wake-up may send in copy mode.
-func tune(fd, ring, frameSize int, b BusyPoll) (txBudget int, err error) {
+func tune(fd, ring, frameSize int) (txBudget int) {
 	// In copy mode a frame in flight counts against the send buffer, whose default holds only
 	// a few hundred. Failing is harmless: Flush then comes back later for the rest.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, ring*frameSize) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, ring*frameSize)
 	}
 	// Linux 6.17 lets one sendto drain the whole ring; before, and on smaller rings, it is 32 frames.
-	txBudget = txBatch
 	if unix.SetsockoptInt(fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, ring) == nil {
-		txBudget = ring
+		return ring
 	}
-	if !b.on() {
-		return txBudget, nil
-	}
+	return txBatch
+}
+
+// busyPoll turns busy polling on.
+func busyPoll(fd int, b BusyPoll) error {
 	for _, o := range []struct {
 		name       string
 		opt, value int
@@ -109,8 +110,8 @@ func tune(fd, ring, frameSize int, b BusyPoll) (txBudget int, err error) {
 			continue
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.opt, o.value); err != nil {
-			return 0, failed("busy polling: "+o.name, err)
+			return failed("busy polling: "+o.name, err)
 		}
 	}
-	return txBudget, nil
+	return nil
 }

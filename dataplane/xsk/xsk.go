@@ -37,6 +37,8 @@ type Options struct {
 type BusyPoll struct {
 	Microseconds int // SO_BUSY_POLL; 20 is usual
 	Budget       int // frames a poll; 64 is usual, 0: the kernel's default
+	// IfKnown leaves it off on queues whose NAPI the socket does not know when it is bound. See Port.NAPI.
+	IfKnown bool
 }
 
 func (b BusyPoll) on() bool { return b.Microseconds > 0 }
@@ -228,7 +230,7 @@ func whileBusy(open func() error) error {
 }
 
 func (s *Set) addPort(cfg Config, d *device, fd int, flags bindFlags) error {
-	p := &Port{set: s, fd: fd, name: d.name, queue: d.queue, mem: s.Memory, shift: s.Memory.ChunkShift(), busyPoll: cfg.BusyPoll.on(),
+	p := &Port{set: s, fd: fd, name: d.name, queue: d.queue, mem: s.Memory, shift: s.Memory.ChunkShift(),
 		alwaysWake: flags&unix.XDP_USE_NEED_WAKEUP == 0, ringSize: uint32(cfg.Ring), owner: s.first.fd() == fd}
 	s.Ports = append(s.Ports, p)
 	s.open++
@@ -237,9 +239,12 @@ func (s *Set) addPort(cfg Config, d *device, fd int, flags bindFlags) error {
 		return failed("asking for the mode", err)
 	}
 	p.zeroCopy = options&unix.XDP_OPTIONS_ZEROCOPY != 0
-	if p.txBudget, err = tune(fd, cfg.Ring, cfg.FrameSize, cfg.BusyPoll); err != nil {
-		return err
+	if p.busyPoll = cfg.BusyPoll.on() && (!cfg.BusyPoll.IfKnown || p.NAPI() != 0); p.busyPoll {
+		if err := busyPoll(fd, cfg.BusyPoll); err != nil {
+			return err
+		}
 	}
+	p.txBudget = tune(fd, cfg.Ring, cfg.FrameSize)
 	r, err := mapRings(fd, cfg.Ring)
 	if err != nil {
 		return err

@@ -49,6 +49,8 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var polls undo // is undone when the worker that polls has ended
+	u.add(polls.all)
 	u.add(f.path.Close)
 	f.path.Engine.Publish(snap)
 	if err := f.path.Steerer.Apply(steer.Rules{Services: []steer.Key{{Addr: vip, Port: servicePort, Proto: packet.ProtoTCP}}}); err != nil {
@@ -60,9 +62,7 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 	if err := r.forwarder.Do(f.path.Attach); err != nil {
 		return nil, err
 	}
-	release, err := f.place(r, func(fd int) { f.path.PollThrough("eth0", 0, fd) })
-	u.add(func() error { f.path.Engine.Stop(); return release() })
-	return u.all, err
+	return u.all, f.place(r, func(fd int) { f.path.PollThrough("eth0", 0, fd) }, &polls)
 }
 
 // flowTable is the entries of the director's flow table.

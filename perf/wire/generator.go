@@ -24,14 +24,16 @@ type generator struct {
 	size    int
 }
 
-// genState is the program's only memory. Frame n is due at Epoch + n*Interval.
+// genState is the program's only memory. Frame n is due at Epoch + n*Interval. Epoch is when the program first runs, which
+// is milliseconds after it was told to.
 type genState struct {
 	Seq      uint64
 	Flow     uint64
-	Epoch    uint64 // CLOCK_MONOTONIC, ns
+	Epoch    uint64 // CLOCK_MONOTONIC, ns; 0: not yet
 	Interval uint64 // ns times 65536; 0: as fast as it goes
 	Limit    uint64 // frames in all
-	End      uint64 // CLOCK_MONOTONIC, ns: none after it
+	Length   uint64 // ns: no frame later than that after Epoch
+	Begun    uint64 // the first Epoch: it moves when the schedule is put off
 	Slack    uint64 // ns that the schedule may be late
 	Late     uint64 // ns by which the schedule was put off, because the generator had been held up for longer
 	Flows    uint64
@@ -45,7 +47,8 @@ const (
 	genEpoch    = int16(unsafe.Offsetof(genState{}.Epoch))
 	genInterval = int16(unsafe.Offsetof(genState{}.Interval))
 	genLimit    = int16(unsafe.Offsetof(genState{}.Limit))
-	genEnd      = int16(unsafe.Offsetof(genState{}.End))
+	genLength   = int16(unsafe.Offsetof(genState{}.Length))
+	genBegun    = int16(unsafe.Offsetof(genState{}.Begun))
 	genSlack    = int16(unsafe.Offsetof(genState{}.Slack))
 	genLate     = int16(unsafe.Offsetof(genState{}.Late))
 	genFlows    = int16(unsafe.Offsetof(genState{}.Flows))
@@ -82,7 +85,13 @@ func (g *generator) code(s *stamper) asm.Instructions {
 		asm.JGE.Reg(asm.R9, asm.R1, "none"),
 		asm.FnKtimeGetNs.Call(),
 		asm.Mov.Reg(asm.R8, asm.R0),
-		asm.LoadMem(asm.R1, asm.R7, genEnd, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R7, genBegun, asm.DWord),
+		asm.JNE.Imm(asm.R1, 0, "begun"),
+		asm.StoreMem(asm.R7, genBegun, asm.R8, asm.DWord),
+		asm.StoreMem(asm.R7, genEpoch, asm.R8, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R8),
+		asm.LoadMem(asm.R2, asm.R7, genLength, asm.DWord).WithSymbol("begun"),
+		asm.Add.Reg(asm.R1, asm.R2),
 		asm.JGE.Reg(asm.R8, asm.R1, "none"),
 	}
 	ins = append(ins, g.pace()...)
@@ -209,18 +218,20 @@ type testRun struct {
 const (
 	bpfProgTestRun    = 10
 	bpfTestLiveFrames = 2
-	// genBatch is how many times the program runs between two flushes of what it has redirected.
-	genBatch = 64
+	// pacedBatch is how many times the program runs between two flushes of what it has redirected: a few microseconds.
+	pacedBatch = 64
+	// floodBatch is the most that the kernel takes. More pages are used again then, and so more frames are made.
+	floodBatch = 256
 )
 
-// run runs the program repeat times on the calling thread, which must be in the interface's namespace. The
+// run runs the program repeat times, in batches, on the calling thread, which must be in the interface's namespace. The
 // signals by which Go preempts goroutines end it early, which is no error.
-func (g *generator) run(repeat uint32) error {
+func (g *generator) run(repeat, batch uint32) error {
 	frame := make([]byte, g.size)
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	ctx := [6]uint32{1: uint32(g.size), 3: uint32(g.ifindex)} // struct xdp_md
-	attr := testRun{progFD: uint32(g.prog.FD()), dataSizeIn: uint32(len(frame)), repeat: repeat, flags: bpfTestLiveFrames, batch: genBatch}
+	attr := testRun{progFD: uint32(g.prog.FD()), dataSizeIn: uint32(len(frame)), repeat: repeat, flags: bpfTestLiveFrames, batch: batch}
 	pin.Pin(&frame[0])
 	pin.Pin(&ctx)
 	attr.dataIn = uint64(uintptr(unsafe.Pointer(&frame[0])))

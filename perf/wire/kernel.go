@@ -16,11 +16,12 @@ import (
 )
 
 // inKernel is where the forwarders in the kernel do all of their work: in NAPI of eth0.
-func (p *polling) inKernel(r *rig) error {
+func (p *polling) inKernel(r *rig, u *undo) error {
 	if p.receive != thread {
 		return nil
 	}
-	_, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
+	back, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
+	u.add(back)
 	return err
 }
 
@@ -69,8 +70,8 @@ func (f *router) start(r *rig) (stop func() error, err error) {
 			return nil, err
 		}
 	}
-	// Everything ends with the rig's namespace.
-	return func() error { return nil }, f.inKernel(r)
+	var u undo // the rest ends with the rig's namespace
+	return u.all, f.inKernel(r, &u)
 }
 
 // translate installs the rule
@@ -138,8 +139,10 @@ func (f *xdpForwarder) start(r *rig) (stop func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("XDP forwarding: %w", err)
 	}
-	if err := f.inKernel(r); err != nil {
-		return nil, errors.Join(fmt.Errorf("XDP forwarding: %w", err), detach())
+	var u undo
+	u.add(detach)
+	if err := f.inKernel(r, &u); err != nil {
+		return nil, errors.Join(fmt.Errorf("XDP forwarding: %w", err), u.all())
 	}
-	return detach, nil
+	return u.all, nil
 }

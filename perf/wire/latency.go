@@ -76,9 +76,9 @@ func runLatency(ctx context.Context, r *perf.Run) (err error) {
 
 // measure takes the latencies at all parts of the no-loss rate, which it searches for first unless it is given.
 func (w *waiter) measure(ctx context.Context, c cores, quick bool) (err error) {
-	search, length := time.Second, 2*time.Second
+	length := 2 * time.Second
 	if quick {
-		search, length = 120*time.Millisecond, 250*time.Millisecond
+		length = 250 * time.Millisecond
 	}
 	b, err := newBench(ctx, c, w.make(polling{receive: w.receive}), load{flows: w.flows, size: minFrame})
 	if err != nil {
@@ -86,7 +86,7 @@ func (w *waiter) measure(ctx context.Context, c cores, quick bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	if w.name != "cable" || w.rate == 0 {
-		if w.rate, err = b.noLoss(ctx, search); err != nil {
+		if w.rate, err = b.noLoss(ctx); err != nil {
 			return err
 		}
 	}

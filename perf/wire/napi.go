@@ -57,19 +57,23 @@ func napiThreads(ifindex int) (pids []int, err error) {
 	return pids, nil
 }
 
-// threadNAPI has kernel threads poll an interface of h and pins them to a core. NAPI must be there by now: an XDP
-// program or GRO makes it. It is undone with the interface.
-func threadNAPI(h *testenv.Host, ifname string, cpu int) (pids []int, err error) {
-	err = h.Do(func() error {
+// threadNAPI has kernel threads poll an interface of h and pins them to a core, until it is undone. NAPI must be there by
+// now: an XDP program or GRO makes it.
+func threadNAPI(h *testenv.Host, ifname string, cpu int) (undo func() error, err error) {
+	err = h.Do(func() (err error) {
+		undo, err = xsk.SetAttributes(ifname, []xsk.Attribute{{File: "threaded", Value: "1"}})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return undo, h.Do(func() error {
 		link, err := netlink.LinkByName(ifname)
 		if err != nil {
 			return err
 		}
-		index := link.Attrs().Index
-		if _, err := xsk.SetAttributes(ifname, index, []xsk.Attribute{{File: "threaded", Value: "1"}}); err != nil {
-			return err
-		}
-		if pids, err = napiThreads(index); err != nil {
+		pids, err := napiThreads(link.Attrs().Index)
+		if err != nil {
 			return err
 		}
 		if len(pids) == 0 {
@@ -82,21 +86,17 @@ func threadNAPI(h *testenv.Host, ifname string, cpu int) (pids []int, err error)
 		}
 		return nil
 	})
-	return pids, err
 }
 
-// deferNAPI keeps the softirq away from an interface of h as long as somebody busy-polls it: interrupts stay off for
-// this long after each poll.
-func deferNAPI(h *testenv.Host, ifname string, times int, timeout time.Duration) error {
-	return h.Do(func() error {
-		link, err := netlink.LinkByName(ifname)
-		if err != nil {
-			return err
-		}
-		_, err = xsk.SetAttributes(ifname, link.Attrs().Index, []xsk.Attribute{
+// deferNAPI keeps the softirq away from an interface of h as long as somebody busy-polls it, until it is undone:
+// interrupts stay off for a time after each poll, and for so many such times without a frame.
+func deferNAPI(h *testenv.Host, ifname string, times int, timeout time.Duration) (undo func() error, err error) {
+	err = h.Do(func() (err error) {
+		undo, err = xsk.SetAttributes(ifname, []xsk.Attribute{
 			{File: "napi_defer_hard_irqs", Value: fmt.Sprint(times)},
 			{File: "gro_flush_timeout", Value: fmt.Sprint(timeout.Nanoseconds())},
 		})
 		return err
 	})
+	return undo, err
 }

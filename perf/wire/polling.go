@@ -35,8 +35,8 @@ type polling struct {
 
 // Settings that the experiments in docs/performance.md have shown to be good.
 const (
-	deferTimes   = 2
-	deferFlush   = 200 * time.Microsecond
+	deferTimes   = 1
+	deferFlush   = time.Millisecond
 	socketRing   = 2048
 	socketFrames = 8192
 )
@@ -62,27 +62,35 @@ func (p *polling) xsk() (b xsk.BusyPoll) {
 
 // place has eth0 of the forwarder, whose XDP program is attached by now, polled where it should be. through gives
 // the forwarder a socket to poll with.
-func (p *polling) place(r *rig, through func(fd int)) (undo func() error, err error) {
-	nothing := func() error { return nil }
+func (p *polling) place(r *rig, through func(fd int), u *undo) error {
 	switch p.receive {
 	case thread:
-		_, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
-		return nothing, err
+		back, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
+		u.add(back)
+		return err
 	case busyPoll:
 		poll, err := newPoller(r.forwarder, "eth0", r.station.host, "eth0", p.budget)
 		if err != nil {
-			return nothing, err
+			return err
 		}
+		u.add(poll.Close)
 		through(poll.fd)
-		return poll.Close, errors.Join(deferNAPI(r.forwarder, "eth0", deferTimes, p.flush))
+		back, err := deferNAPI(r.forwarder, "eth0", deferTimes, p.flush)
+		u.add(back)
+		return err
 	}
-	return nothing, nil
+	return nil
 }
 
 // An undo is what has been done so far, to be undone last first.
 type undo []func() error
 
-func (u *undo) add(f func() error) { *u = append(*u, f) }
+// add takes nil for nothing to undo.
+func (u *undo) add(f func() error) {
+	if f != nil {
+		*u = append(*u, f)
+	}
+}
 
 func (u *undo) all() error {
 	var errs []error

@@ -46,6 +46,8 @@ func (f *reflector) start(r *rig) (stop func() error, err error) {
 		return nil, err
 	}
 	u.add(set.Close)
+	var polls undo // is undone when the thread that polls has ended
+	u.add(polls.all)
 	halt, err := f.run(r, set)
 	u.add(halt)
 	if err != nil {
@@ -58,9 +60,7 @@ func (f *reflector) start(r *rig) (stop func() error, err error) {
 		}
 		u.add(detach)
 	}
-	release, err := f.place(r, set.Ports[0].PollThrough)
-	u.add(func() error { return errors.Join(halt(), release()) })
-	return u.all, err
+	return u.all, f.place(r, set.Ports[0].PollThrough, &polls)
 }
 
 // run starts the reflector's thread. halt ends it.

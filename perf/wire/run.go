@@ -16,9 +16,9 @@ func monotonic() uint64 {
 	return uint64(t.Nano())
 }
 
-// runUntil runs the generator on the calling thread until done says so. Starting and ending a run takes the kernel
+// runUntil runs the generator on the calling thread until done says so of its state. Starting and ending a run takes the kernel
 // milliseconds (it waits for RCU), so there is just one, which a signal ends.
-func (g *generator) runUntil(ctx context.Context, done func() bool) error {
+func (g *generator) runUntil(ctx context.Context, batch uint32, done func(genState) bool) error {
 	tid := unix.Gettid()
 	ended := make(chan struct{})
 	watcher := make(chan struct{})
@@ -30,14 +30,14 @@ func (g *generator) runUntil(ctx context.Context, done func() bool) error {
 				return
 			default:
 			}
-			if done() || ctx.Err() != nil {
+			if done(g.get()) || ctx.Err() != nil {
 				_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) // the thread may have left the kernel by now
 			}
 		}
 	}()
 	var err error
-	for err == nil && !done() && ctx.Err() == nil {
-		err = g.run(math.MaxInt32)
+	for err == nil && !done(g.get()) && ctx.Err() == nil {
+		err = g.run(math.MaxInt32, batch)
 	}
 	close(ended)
 	<-watcher

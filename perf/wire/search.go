@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"xlvs/perf"
 )
 
 // A bench is one forwarder at work in its rig.
@@ -98,23 +100,27 @@ func (b *bench) Close() error {
 	return err
 }
 
-// Settings of the search for the no-loss rate. RFC 2544 asks for trials of 60 s and no loss at all; on a machine that others
-// share, which takes the CPU away for a moment now and then, that would measure the others.
+// Settings of the search for the no-loss rate. RFC 2544 asks for trials of 60 s and no loss at all. A machine that others share
+// takes the CPU away for milliseconds many times a second, and a veth queue holds 256 frames, so that such trials would
+// measure the others. Trials are short enough to fall between two such moments, and are made again before a rate counts as too high.
 const (
+	trialLength = 50 * time.Millisecond
 	tolerated   = 0.001 // of the frames may be lost
-	attempts    = 3     // at a rate, before it counts as too high
-	lowest      = 100_000
+	attempts    = 6     // at a rate
+	samples     = 5     // trials that a figure at a given rate is the median of
+	lowest      = 200_000
 	growth      = 1.5
 	resolution  = 0.03
-	outOfBreath = 0.93 // a generator below this part of its rate cannot do it
+	inFull      = 0.95 // of a rate offered is enough
+	outOfBreath = 0.6  // a generator below this part of its rate has reached its own end
 )
 
 // noLoss searches for the highest rate at which no more than the tolerated part is lost: up in steps until it fails, then
 // by halving. It returns the rate that was really offered there.
-func (b *bench) noLoss(ctx context.Context, length time.Duration) (float64, error) {
+func (b *bench) noLoss(ctx context.Context) (float64, error) {
 	best, low, high := 0.0, 0.0, 0.0
-	for rate := float64(lowest); high == 0 || high/low > 1+resolution && low > 0; {
-		ok, offered, err := b.carries(ctx, rate, length)
+	for rate := float64(lowest); high == 0 || high-low > resolution*high; {
+		ok, offered, err := b.carries(ctx, rate)
 		if err != nil {
 			return 0, err
 		}
@@ -122,14 +128,14 @@ func (b *bench) noLoss(ctx context.Context, length time.Duration) (float64, erro
 		case ok && offered < outOfBreath*rate:
 			return max(best, offered), nil
 		case ok:
-			low, best = rate, offered
+			low, best = rate, max(best, offered)
 		default:
 			high = rate
 		}
 		if rate = low * growth; high > 0 {
 			rate = (low + high) / 2
 		}
-		if low == 0 && high < lowest/16 {
+		if high > 0 && high < lowest/32 {
 			return 0, nil
 		}
 	}
@@ -137,18 +143,31 @@ func (b *bench) noLoss(ctx context.Context, length time.Duration) (float64, erro
 }
 
 // carries tries a rate up to attempts times: to see it carried, and offered in full.
-func (b *bench) carries(ctx context.Context, rate float64, length time.Duration) (ok bool, offered float64, err error) {
+func (b *bench) carries(ctx context.Context, rate float64) (ok bool, offered float64, err error) {
 	for range attempts {
-		o, err := b.stream(ctx, trial{rate: rate, length: length})
+		o, err := b.stream(ctx, trial{rate: rate, length: trialLength})
 		if err != nil {
 			return false, 0, err
 		}
 		if o.lost() > tolerated {
 			continue
 		}
-		if ok, offered = true, max(offered, o.offered()); offered >= outOfBreath*rate {
+		if ok, offered = true, max(offered, o.offered()); offered >= inFull*rate {
 			break
 		}
 	}
 	return ok, offered, nil
+}
+
+// sample returns the medians of the rates offered and forwarded in several trials.
+func (b *bench) sample(ctx context.Context, rate float64) (offered, forwarded float64, err error) {
+	var in, out []float64
+	for range samples {
+		o, err := b.stream(ctx, trial{rate: rate, length: trialLength})
+		if err != nil {
+			return 0, 0, err
+		}
+		in, out = append(in, o.offered()), append(out, o.forwarded())
+	}
+	return perf.Median(in), perf.Median(out), nil
 }

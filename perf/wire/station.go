@@ -21,6 +21,7 @@ type station struct {
 	cpu  int
 	sink *sink
 	poll *poller
+	undo func() error // of the interface's settings
 }
 
 // sinkFlush is how often the sink's interface is polled: often enough that 5 million frames a second do not
@@ -44,12 +45,16 @@ func newStation(h *testenv.Host, cpu int, peer *testenv.Host, peerIf string) (s 
 	if s.poll, err = newPoller(h, "eth1", peer, peerIf, pollBudget); err != nil {
 		return s, err
 	}
-	return s, deferNAPI(h, "eth1", math.MaxInt32, sinkFlush)
+	s.undo, err = deferNAPI(h, "eth1", math.MaxInt32, sinkFlush)
+	return s, err
 }
 
 // Close gives program and socket back.
 func (s *station) Close() error {
 	var errs []error
+	if s.undo != nil {
+		errs = append(errs, s.undo())
+	}
 	if s.poll != nil {
 		errs = append(errs, s.poll.Close())
 	}
@@ -72,7 +77,7 @@ type trial struct {
 // An outcome is what became of a trial.
 type outcome struct {
 	sent, received uint64
-	elapsed        time.Duration // of sending
+	elapsed        time.Duration // of sending; 0 if the trial had no length
 	late           time.Duration // by which the schedule was put off
 	latency        *hdrhistogram.Histogram
 }
@@ -127,18 +132,19 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 		return o, err
 	}
 	s.poll.poll() // arms the timer on this core
-	begin := monotonic()
-	st := t.state(begin)
-	if err := g.set(st); err != nil {
+	if err := g.set(t.state()); err != nil {
 		return o, err
 	}
-	if err := g.runUntil(ctx, func() bool { return g.get().Seq >= st.Limit || monotonic() >= st.End }); err != nil {
+	batch := uint32(pacedBatch)
+	if t.rate == 0 {
+		batch = floodBatch
+	}
+	if err := g.runUntil(ctx, batch, t.over); err != nil {
 		return o, err
 	}
-	o.elapsed = time.Duration(min(monotonic(), st.End) - begin)
 	end := g.get()
-	o.sent, o.late = end.Seq, time.Duration(end.Late)
-	o.received = s.settle()
+	o.sent, o.late, o.elapsed = end.Seq, time.Duration(end.Late), t.length
+	o.received = s.settle(o.sent)
 	if t.watch == timeAll {
 		o.latency, err = s.sink.latency()
 	}
@@ -146,9 +152,9 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 }
 
 // state is the generator's at the begin of the trial.
-func (t *trial) state(begin uint64) genState {
-	st := genState{Epoch: begin, Flows: uint64(t.stamp.flows), Step: uint64(t.stamp.step), Flags: uint64(t.stamp.template[offFlags]),
-		Limit: math.MaxUint64, End: math.MaxUint64, Slack: math.MaxInt64}
+func (t *trial) state() genState {
+	st := genState{Flows: uint64(t.stamp.flows), Step: uint64(t.stamp.step), Flags: uint64(t.stamp.template[offFlags]),
+		Limit: math.MaxUint64, Length: math.MaxInt64, Slack: math.MaxInt64}
 	if t.rate > 0 {
 		st.Interval = uint64(65536e9 / t.rate)
 		if !t.strict {
@@ -158,16 +164,24 @@ func (t *trial) state(begin uint64) genState {
 	if t.frames > 0 {
 		st.Limit = uint64(t.frames)
 	} else {
-		st.End = begin + uint64(t.length)
+		st.Length = uint64(t.length)
 	}
 	return st
 }
 
-// settle waits until nothing arrives any more, and returns the sink's count.
-func (s *station) settle() uint64 {
+// over reports whether the trial is at its end.
+func (t *trial) over(now genState) bool {
+	if t.frames > 0 {
+		return now.Seq >= uint64(t.frames)
+	}
+	return now.Begun != 0 && monotonic() >= now.Begun+uint64(t.length)
+}
+
+// settle waits until all has arrived or nothing arrives any more, and returns the sink's count.
+func (s *station) settle(sent uint64) uint64 {
 	quiet, last := time.Now(), s.sink.count()
-	for time.Since(quiet) < settleFor {
-		time.Sleep(time.Millisecond)
+	for last < sent && time.Since(quiet) < settleFor {
+		time.Sleep(200 * time.Microsecond)
 		if n := s.sink.count(); n != last {
 			last, quiet = n, time.Now()
 		}

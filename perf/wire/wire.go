@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"xlvs/perf"
 )
@@ -133,38 +132,36 @@ var paced = []float64{500e3, 700e3, 900e3}
 
 // measure takes all figures of a subject once.
 func (s *subject) measure(ctx context.Context, c cores, quick bool, f figures) (err error) {
-	length := time.Second
-	if quick {
-		length = 120 * time.Millisecond
-	}
 	b, err := newBench(ctx, c, s.make(polling{receive: s.receive}), load{flows: s.flows, size: minFrame, loose: s.loose})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	best, err := b.noLoss(ctx, length)
+	best, err := b.noLoss(ctx)
 	if err != nil {
 		return err
 	}
 	f.add("no_loss", best)
-	if !quick {
-		for _, rate := range paced {
-			o, err := b.stream(ctx, trial{rate: rate, length: length})
-			if err != nil {
-				return err
-			}
-			f.add(fmt.Sprintf("paced_%.0fk", rate/1e3), o.forwarded()*rate/o.offered())
-		}
+	rates := paced
+	if quick {
+		rates = nil
 	}
-	o, err := b.stream(ctx, trial{length: 2 * length})
+	for _, rate := range rates {
+		_, forwarded, err := b.sample(ctx, rate)
+		if err != nil {
+			return err
+		}
+		f.add(fmt.Sprintf("paced_%.0fk", rate/1e3), forwarded)
+	}
+	offered, forwarded, err := b.sample(ctx, 0)
 	if err != nil {
 		return err
 	}
-	f.add("flooded", o.forwarded())
-	f.add("flood_offered", o.offered())
+	f.add("flooded", forwarded)
+	f.add("flood_offered", offered)
 	if best > 0 {
-		f.add("flooded_of_no_loss", o.forwarded()/best)
-		f.add("offered_of_no_loss", o.offered()/best)
+		f.add("flooded_of_no_loss", forwarded/best)
+		f.add("offered_of_no_loss", offered/best)
 	}
 	return nil
 }
