@@ -54,6 +54,12 @@ const (
 	genFlows    = int16(unsafe.Offsetof(genState{}.Flows))
 	genStep     = int16(unsafe.Offsetof(genState{}.Step))
 	genFlags    = int16(unsafe.Offsetof(genState{}.Flags))
+
+	// The sink's fields stand here for the same reason that unsafe does: it is kept to one file.
+	sinkSize  = uint32(unsafe.Sizeof(sinkState{}))
+	sinkCount = uint32(unsafe.Offsetof(sinkState{}.Count))
+	sinkMax   = int16(unsafe.Offsetof(sinkState{}.Max))
+	sinkWatch = int16(unsafe.Offsetof(sinkState{}.Watch))
 )
 
 // newGenerator loads a generator of frames of size bytes, without the frame check sequence, for an interface.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-	"unsafe"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/cilium/ebpf"
@@ -69,7 +68,7 @@ func newSink(ifindex int) (s *sink, err error) {
 			err = errors.Join(fmt.Errorf("sink: %w", err), s.Close())
 		}
 	}()
-	if s.state, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(sinkState{})), MaxEntries: 1}); err != nil {
+	if s.state, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: sinkSize, MaxEntries: 1}); err != nil {
 		return s, err
 	}
 	if s.times, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8 * buckets, MaxEntries: 1}); err != nil {
@@ -87,10 +86,10 @@ func (s *sink) code() asm.Instructions {
 	code := append(onlyOurs(),
 		asm.LoadMem(asm.R7, asm.R2, offTime, asm.Word),
 		asm.HostTo(asm.BE, asm.R7, asm.Word),
-		asm.LoadMapValue(asm.R6, s.state.FD(), uint32(unsafe.Offsetof(sinkState{}.Count))),
+		asm.LoadMapValue(asm.R6, s.state.FD(), sinkCount),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.StoreXAdd(asm.R6, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, asm.R6, int16(unsafe.Offsetof(sinkState{}.Watch)), asm.DWord),
+		asm.LoadMem(asm.R1, asm.R6, sinkWatch, asm.DWord),
 		asm.JEq.Imm(asm.R1, int32(countAll), "drop"),
 		// The stamp is the lower half of a time. A frame that is early by the clock's grain took none.
 		asm.FnKtimeGetNs.Call(),
@@ -98,9 +97,9 @@ func (s *sink) code() asm.Instructions {
 		asm.Mov.Reg32(asm.R7, asm.R0),
 		asm.JLT.Imm32(asm.R7, -1<<31, "max"), // 2^31: more than 2 s late is early
 		asm.Mov.Imm(asm.R7, 0),
-		asm.LoadMem(asm.R1, asm.R6, int16(unsafe.Offsetof(sinkState{}.Max)), asm.DWord).WithSymbol("max"),
+		asm.LoadMem(asm.R1, asm.R6, sinkMax, asm.DWord).WithSymbol("max"),
 		asm.JGE.Reg(asm.R1, asm.R7, "bucket"),
-		asm.StoreMem(asm.R6, int16(unsafe.Offsetof(sinkState{}.Max)), asm.R7, asm.DWord),
+		asm.StoreMem(asm.R6, sinkMax, asm.R7, asm.DWord),
 	)
 	code = append(code, s.bucket()...)
 	code = append(code, asm.Mov.Imm(asm.R0, xdpDrop).WithSymbol("drop"), asm.Return())
