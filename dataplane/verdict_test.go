@@ -94,7 +94,6 @@ func TestDrops(t *testing.T) {
 }
 
 func tcp(s svc) bool { return !s.udp }
-func v4(s svc) bool  { return !s.v6 }
 
 func zero(v6 bool) netip.Addr {
 	if v6 {

@@ -64,7 +64,7 @@ func (f *formatter) frame(b []byte) {
 
 // network describes a packet, and what follows it in the frame.
 func (f *formatter) network(kind uint16, b []byte) {
-	end := len(b)
+	var end int
 	switch {
 	case kind == 0x0800 && len(b) >= 20:
 		end = int(be.Uint16(b[2:]))

@@ -46,7 +46,6 @@ type stamper struct {
 	base     uint64 // sum of the template's pseudo header and TCP segment, fields that change left out
 	flows    uint32
 	step     uint32
-	flow     uint32 // of the next frame
 }
 
 func newStamper(dst, src net.HardwareAddr, flows, size int, flags byte) *stamper {
@@ -86,22 +85,6 @@ func gcd(a, b uint32) uint32 {
 	return a
 }
 
-// write makes frame number seq, due at t, in f, which has the template's length.
-func (s *stamper) write(f []byte, seq, t uint32) {
-	copy(f, s.template)
-	ip, port := 198<<24|18<<16+s.flow>>flowPortBits, uint16(firstPort+s.flow&(1<<flowPortBits-1))
-	if s.flow += s.step; s.flow >= s.flows {
-		s.flow -= s.flows
-	}
-	binary.BigEndian.PutUint32(f[offSrcIP:], ip)
-	binary.BigEndian.PutUint16(f[offSrcPort:], port)
-	binary.BigEndian.PutUint32(f[offSeq:], seq)
-	binary.BigEndian.PutUint32(f[offTime:], t)
-	halves := func(v uint32) uint64 { return uint64(v>>16) + uint64(v&0xffff) }
-	binary.BigEndian.PutUint16(f[offSum:], ^fold(s.base+halves(ip)+uint64(port)+halves(seq)+halves(t)))
-	packet.SetIPv4Sum(f[14:34])
-}
-
 // sum adds up b as big-endian 16-bit words.
 func sum(b []byte) (n uint64) {
 	for i := 0; i+1 < len(b); i += 2 {
@@ -111,11 +94,4 @@ func sum(b []byte) (n uint64) {
 		n += uint64(b[len(b)-1]) << 8
 	}
 	return n
-}
-
-func fold(n uint64) uint16 {
-	for n>>16 != 0 {
-		n = n&0xffff + n>>16
-	}
-	return uint16(n)
 }
