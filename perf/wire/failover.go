@@ -146,7 +146,7 @@ func (f *director) drops() (sum uint64) {
 
 // drills kills a server under a real director, with real connections.
 func drills(ctx context.Context, r *perf.Run) (err error) {
-	exe, err := os.Executable()
+	exe, err := executable()
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ var modes = perf.Scenario{
 	},
 }
 
+// executable tells where xlvs is; tests are another program and have it built.
+var executable = os.Executable
+
 var replySizes = []int{1000, 10_000, 100_000, 1_000_000}
 
 const (
@@ -154,7 +157,7 @@ func haproxy(ctx context.Context, l *modesLab, listen string, servers []string) 
 
 func runModes(ctx context.Context, r *perf.Run) (err error) {
 	l := &modesLab{}
-	if l.exe, err = os.Executable(); err != nil {
+	if l.exe, err = executable(); err != nil {
 		return err
 	}
 	if l.dir, err = os.MkdirTemp("", "xlvs-modes-"); err != nil {

@@ -60,12 +60,19 @@ func napiThreads(ifindex int) (pids []int, err error) {
 // threadNAPI has kernel threads poll an interface of h and pins them to a core, until it is undone. NAPI must be there by
 // now: an XDP program or GRO makes it.
 func threadNAPI(h *testenv.Host, ifname string, cpu int) (undo func() error, err error) {
+	var back func() error
 	err = h.Do(func() (err error) {
-		undo, err = xsk.SetAttributes(ifname, []xsk.Attribute{{File: "threaded", Value: "1"}})
+		back, err = xsk.SetAttributes(ifname, []xsk.Attribute{{File: "threaded", Value: "1"}})
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	undo = func() error {
+		if err := back(); !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+		return nil // NAPI has ended with the XDP program, and its threads with it
 	}
 	return undo, h.Do(func() error {
 		link, err := netlink.LinkByName(ifname)

@@ -62,6 +62,17 @@ func bucketValue(i int) int64 {
 
 // newSink attaches it to an interface of the calling thread's namespace.
 func newSink(ifindex int) (s *sink, err error) {
+	if s, err = loadSink(); err != nil {
+		return nil, err
+	}
+	s.link, err = link.AttachXDP(link.XDPOptions{Program: s.prog, Interface: ifindex, Flags: link.XDPDriverMode})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("sink: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func loadSink() (s *sink, err error) {
 	s = &sink{}
 	defer func() {
 		if err != nil {
@@ -74,10 +85,7 @@ func newSink(ifindex int) (s *sink, err error) {
 	if s.times, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8 * buckets, MaxEntries: 1}); err != nil {
 		return s, err
 	}
-	if s.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Apache-2.0", Instructions: s.code()}); err != nil {
-		return s, err
-	}
-	s.link, err = link.AttachXDP(link.XDPOptions{Program: s.prog, Interface: ifindex, Flags: link.XDPDriverMode})
+	s.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Apache-2.0", Instructions: s.code()})
 	return s, err
 }
 
