@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"xlvs/control/api"
 	"xlvs/dataplane/table"
 	"xlvs/testenv"
 	"xlvs/testenv/demo"
@@ -167,6 +168,11 @@ func refuses(t *testing.T, w *world, hup func(*testing.T)) {
 	rejected := func(want string) int {
 		return w.count(t, func(e demo.Event) bool { return e.Event == "config.rejected" && strings.Contains(e.Error, want) })
 	}
+	until(t, "every server is up", func() bool {
+		var s api.Status
+		w.json(t, &s, "status")
+		return s.Backends > 0 && s.Up == s.Backends
+	})
 	good := w.Config(w.configured)
 	for _, c := range []struct{ name, old, new, want string }{
 		{"misspelt key", "    forward: dr\n", "    foward: dr\n", ":13:5: service web-dr-v4: unknown key foward; did you mean forward?"},
