@@ -74,7 +74,7 @@ func rebuilds(ctx context.Context, r *perf.Run) (all []*rebuilding, err error) {
 	if r.Quick {
 		length = 500 * time.Millisecond
 	}
-	for round := range r.Runs {
+	for round := range min(r.Runs, howHard(r.Quick).rounds) {
 		for i, one := range all {
 			r.Progress(2*round+i, 3*r.Runs, fmt.Sprint(one.params()["case"]))
 			if err := one.measure(ctx, c, length); err != nil {

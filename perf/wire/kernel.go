@@ -20,7 +20,7 @@ func (p *polling) inKernel(r *rig, u *undo) error {
 	if p.receive != thread {
 		return nil
 	}
-	back, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
+	back, err := r.threadNAPI("eth0")
 	u.add(back)
 	return err
 }

@@ -53,10 +53,11 @@ func runLatency(ctx context.Context, r *perf.Run) (err error) {
 			all = append(all, w)
 		}
 	}
-	for round := range r.Runs {
+	rounds := min(r.Runs, howHard(r.Quick).rounds)
+	for round := range rounds {
 		reference := 0.0
 		for i, w := range all {
-			r.Progress(round*len(all)+i, r.Runs*len(all), w.name)
+			r.Progress(round*len(all)+i, rounds*len(all), w.name)
 			if w.name == "cable" && reference > 0 {
 				w.rate = reference // a cable has no rate of its own here: it carries what the director does
 			}
@@ -86,7 +87,7 @@ func (w *waiter) measure(ctx context.Context, c cores, quick bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	if w.name != "cable" || w.rate == 0 {
-		if w.rate, err = b.noLoss(ctx); err != nil {
+		if w.rate, err = b.noLoss(ctx, howHard(quick)); err != nil {
 			return err
 		}
 	}

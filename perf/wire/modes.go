@@ -179,9 +179,10 @@ func runModes(ctx context.Context, r *perf.Run) (err error) {
 		length = 200 * time.Millisecond
 	}
 	got := map[string]map[int]figures{}
-	for round := range r.Runs {
+	rounds := min(r.Runs, howHard(r.Quick).rounds)
+	for round := range rounds {
 		for i, b := range all {
-			r.Progress(round*len(all)+i, r.Runs*len(all), b.name)
+			r.Progress(round*len(all)+i, rounds*len(all), b.name)
 			if got[b.name] == nil {
 				got[b.name] = map[int]figures{}
 			}

@@ -57,9 +57,10 @@ func napiThreads(ifindex int) (pids []int, err error) {
 	return pids, nil
 }
 
-// threadNAPI has kernel threads poll an interface of h and pins them to a core, until it is undone. NAPI must be there by
+// threadNAPI has kernel threads poll an interface of the forwarder, on its core, until it is undone. NAPI must be there by
 // now: an XDP program or GRO makes it.
-func threadNAPI(h *testenv.Host, ifname string, cpu int) (undo func() error, err error) {
+func (r *rig) threadNAPI(ifname string) (undo func() error, err error) {
+	h := r.forwarder
 	var back func() error
 	err = h.Do(func() (err error) {
 		back, err = xsk.SetAttributes(ifname, []xsk.Attribute{{File: "threaded", Value: "1"}})
@@ -87,9 +88,10 @@ func threadNAPI(h *testenv.Host, ifname string, cpu int) (undo func() error, err
 			return errors.New("no kernel thread polls " + ifname)
 		}
 		for _, pid := range pids {
-			if err := pin(pid, cpu, highest); err != nil {
+			if err := pin(pid, r.cores.forwarder, highest); err != nil {
 				return fmt.Errorf("pin NAPI thread %d of %s: %w", pid, ifname, err)
 			}
+			r.kernel = append(r.kernel, pid)
 		}
 		return nil
 	})

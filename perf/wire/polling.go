@@ -65,7 +65,7 @@ func (p *polling) xsk() (b xsk.BusyPoll) {
 func (p *polling) place(r *rig, through func(fd int), u *undo) error {
 	switch p.receive {
 	case thread:
-		back, err := threadNAPI(r.forwarder, "eth0", r.cores.forwarder)
+		back, err := r.threadNAPI("eth0")
 		u.add(back)
 		return err
 	case busyPoll:

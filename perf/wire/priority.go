@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +58,19 @@ func threads() (tids []int, err error) {
 	return tids, err
 }
 
+// pinned returns the threads of this process that are bound to one core alone.
+func pinned(cpu int) (tids []int, err error) {
+	all, err := threads()
+	for _, tid := range all {
+		var set unix.CPUSet
+		// A thread may have ended in the meantime.
+		if unix.SchedGetaffinity(tid, &set) == nil && set.Count() == 1 && set.IsSet(cpu) {
+			tids = append(tids, tid)
+		}
+	}
+	return tids, err
+}
+
 // moveThreads sets the affinity and priority of all threads of this process; later ones inherit them. All have one priority,
 // since the Go runtime has each wait for any other: a garbage collector that the generator starves would stop a worker.
 func moveThreads(set *unix.CPUSet, nice int) error {
@@ -101,4 +115,33 @@ func pin(tid, cpu, nice int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
 	return errors.Join(unix.SchedSetaffinity(tid, &set), unix.Setpriority(unix.PRIO_PROCESS, tid, nice))
+}
+
+// A cpuClock is a clock of the CPU time of one thread (clock_getcpuclockid(3), kernel/time/posix-cpu-timers.c).
+type cpuClock int32
+
+const (
+	cpuClockSched     = 2
+	cpuClockPerThread = 4
+)
+
+// clockOf returns the clock of a thread of this process, or of a thread of the kernel, which is a process of its own.
+func clockOf(tid int, own bool) cpuClock {
+	c := cpuClock(^tid<<3 | cpuClockSched)
+	if own {
+		c |= cpuClockPerThread
+	}
+	return c
+}
+
+// cpuTimes adds up the CPU times of threads.
+func cpuTimes(clocks []cpuClock) (sum time.Duration, err error) {
+	for _, c := range clocks {
+		var t unix.Timespec
+		if err := unix.ClockGettime(int32(c), &t); err != nil {
+			return 0, fmt.Errorf("read the CPU time of a thread: %w", err)
+		}
+		sum += time.Duration(t.Nano())
+	}
+	return sum, nil
 }

@@ -18,6 +18,7 @@ type rig struct {
 	station   *station
 	forwarder *testenv.Host // nil: a cable from eth0 to eth1 of the station
 	cores     cores
+	kernel    []int            // threads of the kernel that work for the forwarder
 	nextHop   net.HardwareAddr // of all backends: the station's eth1
 	first     net.HardwareAddr // what the generator sends to
 	own       net.HardwareAddr // the forwarder's eth1

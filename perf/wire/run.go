@@ -17,8 +17,9 @@ func monotonic() uint64 {
 }
 
 // runUntil runs the generator on the calling thread until done says so of its state. Starting and ending a run takes the kernel
-// milliseconds (it waits for RCU), so there is just one, which a signal ends.
-func (g *generator) runUntil(ctx context.Context, batch uint32, done func(genState) bool) error {
+// milliseconds (it waits for RCU), so there is just one, which a signal ends. look is called meanwhile, each millisecond
+// or so, by another goroutine, for the last time before runUntil returns.
+func (g *generator) runUntil(ctx context.Context, batch uint32, done func(genState) bool, look func(genState)) error {
 	tid := unix.Gettid()
 	ended := make(chan struct{})
 	watcher := make(chan struct{})
@@ -30,7 +31,9 @@ func (g *generator) runUntil(ctx context.Context, batch uint32, done func(genSta
 				return
 			default:
 			}
-			if done(g.get()) || ctx.Err() != nil {
+			now := g.get()
+			look(now)
+			if done(now) || ctx.Err() != nil {
 				_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) // the thread may have left the kernel by now
 			}
 		}

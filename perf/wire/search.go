@@ -15,6 +15,9 @@ type bench struct {
 	gen  *generator
 	data *stamper
 	stop func() error
+	// clocks are those of all threads that work for the forwarder. Softirqs are in none of their own: on its core, they
+	// are in that of the thread which they interrupt.
+	clocks []cpuClock
 }
 
 // load is what a forwarder is measured with.
@@ -61,8 +64,22 @@ func newBench(ctx context.Context, c cores, f forwarder, l load) (b *bench, err 
 			return b, err
 		}
 		b.stop = stop
+		if err := b.findClocks(); err != nil {
+			return b, err
+		}
 	}
 	return b, b.open(ctx, first)
+}
+
+func (b *bench) findClocks() error {
+	own, err := pinned(b.rig.cores.forwarder)
+	for _, tid := range own {
+		b.clocks = append(b.clocks, clockOf(tid, true))
+	}
+	for _, pid := range b.rig.kernel {
+		b.clocks = append(b.clocks, clockOf(pid, false))
+	}
+	return err
 }
 
 // open sends one frame of each flow, until nearly all arrive: a forwarder needs a moment to be ready.
@@ -85,6 +102,7 @@ func (b *bench) stream(ctx context.Context, t trial) (outcome, error) {
 	if t.stamp == nil {
 		t.stamp = b.data
 	}
+	t.clocks = b.clocks
 	return b.rig.station.stream(ctx, b.gen, t)
 }
 
@@ -103,24 +121,42 @@ func (b *bench) Close() error {
 // Settings of the search for the no-loss rate. RFC 2544 asks for trials of 60 s and no loss at all. A machine that others share
 // takes the CPU away for milliseconds many times a second, and a veth queue holds 256 frames, so that such trials would
 // measure the others. Trials are short enough to fall between two such moments, and are made again before a rate counts as too high.
+type effort struct {
+	length     time.Duration // of a trial
+	attempts   int           // at a rate
+	samples    int           // trials that a figure at a given rate is the median of
+	resolution float64       // of the rate
+	rounds     int           // over all subjects, at most
+	paced      []float64     // rates to measure at besides: those that peers were measured at
+}
+
+var (
+	thorough = effort{length: 50 * time.Millisecond, attempts: 6, samples: 5, resolution: 0.03, rounds: 1000, paced: []float64{500e3, 700e3, 900e3}}
+	hasty    = effort{length: 30 * time.Millisecond, attempts: 4, samples: 3, resolution: 0.06, rounds: 2}
+)
+
+// howHard returns what is right for a run.
+func howHard(quick bool) effort {
+	if quick {
+		return hasty
+	}
+	return thorough
+}
+
 const (
-	trialLength = 50 * time.Millisecond
 	tolerated   = 0.001 // of the frames may be lost
-	attempts    = 6     // at a rate
-	samples     = 5     // trials that a figure at a given rate is the median of
-	lowest      = 200_000
+	lowest      = 300_000
 	growth      = 1.5
-	resolution  = 0.03
 	inFull      = 0.95 // of a rate offered is enough
 	outOfBreath = 0.6  // a generator below this part of its rate has reached its own end
 )
 
 // noLoss searches for the highest rate at which no more than the tolerated part is lost: up in steps until it fails, then
 // by halving. It returns the rate that was really offered there.
-func (b *bench) noLoss(ctx context.Context) (float64, error) {
+func (b *bench) noLoss(ctx context.Context, e effort) (float64, error) {
 	best, low, high := 0.0, 0.0, 0.0
-	for rate := float64(lowest); high == 0 || high-low > resolution*high; {
-		ok, offered, err := b.carries(ctx, rate)
+	for rate := float64(lowest); high == 0 || high-low > e.resolution*high; {
+		ok, offered, err := b.carries(ctx, e, rate)
 		if err != nil {
 			return 0, err
 		}
@@ -143,9 +179,9 @@ func (b *bench) noLoss(ctx context.Context) (float64, error) {
 }
 
 // carries tries a rate up to attempts times: to see it carried, and offered in full.
-func (b *bench) carries(ctx context.Context, rate float64) (ok bool, offered float64, err error) {
-	for range attempts {
-		o, err := b.stream(ctx, trial{rate: rate, length: trialLength})
+func (b *bench) carries(ctx context.Context, e effort, rate float64) (ok bool, offered float64, err error) {
+	for range e.attempts {
+		o, err := b.stream(ctx, trial{rate: rate, length: e.length})
 		if err != nil {
 			return false, 0, err
 		}
@@ -159,15 +195,23 @@ func (b *bench) carries(ctx context.Context, rate float64) (ok bool, offered flo
 	return ok, offered, nil
 }
 
-// sample returns the medians of the rates offered and forwarded in several trials.
-func (b *bench) sample(ctx context.Context, rate float64) (offered, forwarded float64, err error) {
-	var in, out []float64
-	for range samples {
-		o, err := b.stream(ctx, trial{rate: rate, length: trialLength})
+// A sample is the medians of several trials.
+type sample struct {
+	offered, forwarded float64 // frames a second
+	perCPU             float64 // frames that were forwarded for a second of CPU time
+}
+
+func (b *bench) sample(ctx context.Context, e effort, rate float64) (s sample, err error) {
+	var in, out, cpu []float64
+	for range e.samples {
+		o, err := b.stream(ctx, trial{rate: rate, length: e.length})
 		if err != nil {
-			return 0, 0, err
+			return s, err
 		}
 		in, out = append(in, o.offered()), append(out, o.forwarded())
+		if o.busy > 0 {
+			cpu = append(cpu, o.forwarded()/o.busy)
+		}
 	}
-	return perf.Median(in), perf.Median(out), nil
+	return sample{perf.Median(in), perf.Median(out), perf.Median(cpu)}, nil
 }

@@ -71,7 +71,8 @@ type trial struct {
 	frames int // send so many instead of for so long
 	stamp  *stamper
 	watch  watch
-	strict bool // keep to the schedule even after having been held up: no coordinated omission
+	clocks []cpuClock // of the forwarder's threads
+	strict bool       // keep to the schedule even after having been held up: no coordinated omission
 }
 
 // An outcome is what became of a trial.
@@ -79,6 +80,7 @@ type outcome struct {
 	sent, received uint64
 	elapsed        time.Duration // of sending; 0 if the trial had no length
 	late           time.Duration // by which the schedule was put off
+	busy           float64       // of the time, the forwarder's threads ran; 0: not known
 	latency        *hdrhistogram.Histogram
 }
 
@@ -96,7 +98,7 @@ func (o outcome) lost() float64 {
 }
 
 const (
-	settleFor = 30 * time.Millisecond // without a frame: nothing more is on its way
+	settleFor = 20 * time.Millisecond // without a frame: nothing more is on its way
 	// maxBehind is how many frames the generator sends without a pause after it was held up (by a few
 	// thousandths of a second of another process, say). A veth queue holds 256: with more, the
 	// generator's own trouble would look like the forwarder's loss.
@@ -139,9 +141,11 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 	if t.rate == 0 {
 		batch = floodBatch
 	}
-	if err := g.runUntil(ctx, batch, t.over); err != nil {
-		return o, err
+	var m meter
+	if err := g.runUntil(ctx, batch, t.over, func(now genState) { m.read(&t, now) }); err != nil || m.err != nil {
+		return o, errors.Join(err, m.err)
 	}
+	o.busy = m.busy()
 	end := g.get()
 	o.sent, o.late, o.elapsed = end.Seq, time.Duration(end.Late), t.length
 	o.received = s.settle(o.sent)
@@ -175,6 +179,33 @@ func (t *trial) over(now genState) bool {
 		return now.Seq >= uint64(t.frames)
 	}
 	return now.Begun != 0 && monotonic() >= now.Begun+uint64(t.length)
+}
+
+// A meter takes the forwarder's CPU time between two looks at a trial that is under way.
+type meter struct {
+	begun             bool
+	first, last       uint64 // CLOCK_MONOTONIC, ns
+	cpuFirst, cpuLast time.Duration
+	err               error
+}
+
+// read is called now and then.
+func (m *meter) read(t *trial, now genState) {
+	if now.Begun == 0 || t.over(now) || m.err != nil || len(t.clocks) == 0 {
+		return
+	}
+	m.last = monotonic()
+	if m.cpuLast, m.err = cpuTimes(t.clocks); !m.begun {
+		m.begun, m.first, m.cpuFirst = true, m.last, m.cpuLast
+	}
+}
+
+// busy returns for which part of the time in between the threads ran.
+func (m *meter) busy() float64 {
+	if m.last <= m.first {
+		return 0
+	}
+	return float64(m.cpuLast-m.cpuFirst) / float64(m.last-m.first)
 }
 
 // settle waits until all has arrived or nothing arrives any more, and returns the sink's count.
