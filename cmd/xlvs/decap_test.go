@@ -37,7 +37,7 @@ func (o *output) String() string {
 }
 
 func waitFor(what string, cond func() bool) error {
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("timed out: %s", what)
 		}
@@ -124,6 +124,7 @@ func TestDecapServers(t *testing.T) {
 				}
 				vip := w.VIP(table.TUN, v6)
 				transfer(t, w, vip)
+				parallel(t, w, table.TUN, vip) // a few flows may all have the same server
 				datagrams(t, w, vip, limit)
 			}
 			for _, p := range running {

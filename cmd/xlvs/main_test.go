@@ -213,10 +213,13 @@ func (w *world) drops(t *testing.T) map[string]uint64 {
 	return st.Drops
 }
 
+// patience is how long tests wait for what must happen, on a machine that is busy with something else, too.
+const patience = 30 * time.Second
+
 // until waits for a condition.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}
