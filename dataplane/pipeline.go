@@ -35,6 +35,7 @@ type pipeline struct {
 	pkt  [MaxBurst]packet.Packet
 	hash [MaxBurst]uint64
 	cand [MaxBurst]uint32
+	way  [MaxBurst]uint32 // slot of the backend that a packet of a known flow goes to
 	sink uint64
 	seen flow.Entry // copy of a peer's flow
 
@@ -144,10 +145,13 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 	return be, idx, why
 }
 
+// roomForOuter is as much headroom as any outer header takes.
+const roomForOuter = packet.IPv6Len + 16
+
 // forward rewrites packet i for its backend and sends it. idx is its flow, 0 if it has none.
 func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i int, f Frame) {
 	pkt := &p.pkt[i]
-	if mode == table.TUN && f.Off < packet.IPv6Len+16 && int(f.Off) < rewrite.TunOverhead(be) {
+	if mode == table.TUN && f.Off < roomForOuter && int(f.Off) < rewrite.TunOverhead(be) {
 		p.drop(f, DropNoHeadroom, in, i, noError)
 		return
 	}
@@ -158,7 +162,7 @@ func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i
 	b := p.mem.Bytes(f)
 	switch mode {
 	case table.DR:
-		rewrite.DR(b, pkt, be)
+		rewrite.DR(b, pkt, &be.Eth)
 	case table.NAT:
 		if idx != 0 {
 			p.flows.At(idx).SetHop(uint8(in), b)

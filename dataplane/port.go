@@ -1,6 +1,10 @@
 package dataplane
 
-import "fmt"
+import (
+	"fmt"
+
+	"xlvs/dataplane/packet"
+)
 
 // MaxBurst is the most frames a worker takes from a port at once.
 const MaxBurst = 64
@@ -50,9 +54,18 @@ func NewMemory(buf []byte, chunkSize int) (*Memory, error) {
 
 // Bytes returns the frame's packet. The slice's capacity ends with the chunk.
 func (m *Memory) Bytes(f Frame) []byte {
-	start := uint64(f.Chunk)<<m.shift + uint64(f.Off)
-	end := uint64(f.Chunk+1) << m.shift
-	return m.buf[start : start+uint64(f.Len) : end]
+	chunk := uint64(f.Chunk) << (m.shift & 63)
+	start := chunk + uint64(f.Off)
+	return m.buf[start : start+uint64(f.Len) : chunk+uint64(m.size)]
+}
+
+// plainHead is how long the headers of a packet.Plain frame are, up to the transport's.
+const plainHead = packet.EthLen + packet.IPv4Len
+
+// head returns the first bytes of a frame that has at least so many.
+func (m *Memory) head(f Frame) *[plainHead]byte {
+	start := uint64(f.Chunk)<<(m.shift&63) + uint64(f.Off)
+	return (*[plainHead]byte)(m.buf[start : start+plainHead])
 }
 
 // Chunk returns all bytes of chunk number c, headroom and tailroom included.

@@ -250,13 +250,35 @@ var usedLanes = [3]uint64{swarHigh, swarHigh, swarHigh & 0xffffffff}
 
 // Candidates finds for each hash the first entry whose fingerprint is the same, 0 where there
 // is none. It goes over the burst three times, so that its cache misses overlap: touch the buckets, compare the
-// fingerprints, touch the entries. What it returns only keeps the loads alive.
+// fingerprints, touch the entries. Each time is a function of its own that calls nothing, so that its loop runs in
+// registers. What Candidates returns only keeps the loads alive.
 func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
+	out = out[:len(hashes)]
+	sink = t.touchBuckets(hashes)
+	t.match(hashes, out)
+	s, unknown := t.touchEntries(out)
+	sink += s
+	if unknown > 0 {
+		sink += t.touchFree(unknown)
+		if t.pooled == 0 && int(t.fresh) == len(t.entries) {
+			sink += t.touchVictims(hashes, out)
+		}
+	}
+	return sink
+}
+
+func (t *Table) touchBuckets(hashes []uint64) (sink uint64) {
 	buckets, shift := t.buckets, t.shift&63
 	mask := uint64(len(buckets) - 1)
 	for _, h := range hashes {
 		sink += buckets[h>>shift&mask].fp[0]
 	}
+	return sink
+}
+
+func (t *Table) match(hashes []uint64, out []uint32) {
+	buckets, shift := t.buckets, t.shift&63
+	mask := uint64(len(buckets) - 1)
 	out = out[:len(hashes)]
 	for i, h := range hashes {
 		b, pat := &buckets[h>>shift&mask], pattern(h)
@@ -265,25 +287,23 @@ func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
 			c = b.idx[bits.TrailingZeros64(m)>>4&3]
 		} else if m := match(b.fp[1], pat); m != 0 {
 			c = b.idx[4+bits.TrailingZeros64(m)>>4&3]
-		} else if m := match(b.fp[2], pat) & usedLanes[2]; m != 0 {
+		} else if m := match(b.fp[2], pat) & (swarHigh & 0xffffffff); m != 0 {
 			c = b.idx[8+bits.TrailingZeros64(m)>>4&1]
 		}
 		out[i] = c
 	}
-	entries, unknown := t.entries, 0
-	for _, c := range out {
+}
+
+// touchEntries loads the entries found, and counts the hashes for which there is none.
+func (t *Table) touchEntries(found []uint32) (sink uint64, unknown int) {
+	entries := t.entries
+	for _, c := range found {
 		sink += entries[c].Client.B
 		if c == 0 {
 			unknown++
 		}
 	}
-	if unknown > 0 {
-		sink += t.touchFree(unknown)
-		if t.pooled == 0 && int(t.fresh) == len(entries) {
-			sink += t.touchVictims(hashes, out)
-		}
-	}
-	return sink
+	return sink, unknown
 }
 
 // touchVictims loads what Insert will look at when it has to make room for the flows that are not known.

@@ -75,11 +75,10 @@ func (p *Packet) csumField(b []byte) []byte {
 // unfinished reports whether the checksum field f holds only the folded pseudo-header
 // sum s: what a local kernel's stack leaves for the hardware to complete (CHECKSUM_PARTIAL), unmarked when it
 // reaches AF_XDP. A finished checksum may happen to be equal; finishing it again gives the same value.
+// The upper half of a word and the word turned by half its bits add up, carries included, in the upper half of the sum.
 func unfinished(f uint16, s uint64) bool {
-	s = s>>32 + s&0xffffffff
-	s = s>>16 + s&0xffff
-	s = s>>16 + s&0xffff
-	return f == uint16(s>>16+s)
+	s = (s + bits.RotateLeft64(s, 32)) >> 32
+	return f == uint16((uint32(s)+bits.RotateLeft32(uint32(s), 16))>>16)
 }
 
 // Finish computes the whole transport checksum. src and dst are the addresses that the

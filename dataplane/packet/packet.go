@@ -145,6 +145,10 @@ type Packet struct {
 	// Unfinished says that the transport checksum holds the pseudo-header's sum alone: the sender left the
 	// rest to hardware. Finish completes it.
 	Unfinished bool
+
+	// Plain says that this is TCP or UDP over IPv4 with neither tags nor options, its checksum finished: its headers
+	// are where they nearly always are.
+	Plain bool
 }
 
 // L4Len returns the length of the transport header and payload in bytes.
@@ -195,7 +199,7 @@ func (h *Hasher) Parse(b []byte, p *Packet) uint64 {
 	p.Dst = Addr{0, v4Prefix | addrs&^0xffffffff}
 	p.Ports = Ports(ports)
 	p.L3, p.L4, p.End = EthLen, EthLen+IPv4Len, uint16(EthLen+n)
-	p.Proto, p.TTL, p.V6 = uint8(proto), uint8(second>>16), false
+	p.Proto, p.TTL, p.V6, p.Plain = uint8(proto), uint8(second>>16), false, !p.Unfinished
 	return h.four(addrs, uint64(ports)|uint64(proto)<<32)
 }
 
@@ -270,7 +274,7 @@ func parse4(b []byte, l3 int, p *Packet) {
 	if h[0]>>4 != 4 || ihl < IPv4Len || end > len(b) || end < l3+ihl {
 		return
 	}
-	p.L3, p.V6, p.Unfinished = uint8(l3), false, false
+	p.L3, p.V6, p.Unfinished, p.Plain = uint8(l3), false, false, false
 	p.L4, p.End = uint16(l3+ihl), uint16(end)
 	p.Src = Addr4(binary.LittleEndian.Uint32(h[12:]))
 	p.Dst = Addr4(binary.LittleEndian.Uint32(h[16:]))
@@ -292,7 +296,7 @@ func parse6(b []byte, l3 int, p *Packet) {
 	if h[0]>>4 != 6 || end > len(b) {
 		return
 	}
-	p.L3, p.V6, p.Unfinished = uint8(l3), true, false
+	p.L3, p.V6, p.Unfinished, p.Plain = uint8(l3), true, false, false
 	p.L4, p.End = uint16(l3+IPv6Len), uint16(end)
 	p.Src = Addr16(h[8:])
 	p.Dst = Addr16(h[24:])

@@ -179,7 +179,7 @@ func TestNoAllocations(t *testing.T) {
 		p := parse(t, f)
 		b, other := backend(v6), backend(!v6)
 		for name, do := range map[string]func(){
-			"DR":         func() { rewrite.DR(c[off:], p, b) },
+			"DR":         func() { rewrite.DR(c[off:], p, &b.Eth) },
 			"NATRequest": func() { rewrite.NATRequest(c[off:], p, b) },
 			"NATReply":   func() { rewrite.NATReply(c[off:], p, p.Dst, 80, &eth) },
 			"TUN":        func() { rewrite.TUN(c, off, p, b, hash) },

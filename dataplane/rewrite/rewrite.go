@@ -29,21 +29,20 @@ func decTTL4(h []byte) {
 	binary.LittleEndian.PutUint32(h[8:], x&0xffff-1|(sum+(sum+1)>>16)<<16)
 }
 
-// DR points the frame at the backend's next hop and lowers the TTL: the L3 destination stays the VIP.
-func DR(b []byte, p *packet.Packet, be *table.Backend) {
-	*(*[12]byte)(b) = be.Eth
-	if p.V6 || p.Unfinished {
-		drOther(b, p)
-		return
-	}
-	decTTL4(b[p.L3:])
-}
-
-func drOther(b []byte, p *packet.Packet) {
+// DR points the frame at the backend's next hop (destination MAC, source MAC) and lowers the TTL: the L3 destination
+// stays the VIP.
+func DR(b []byte, p *packet.Packet, eth *[12]byte) {
+	*(*[12]byte)(b) = *eth
 	decTTL(b, p)
 	if p.Unfinished {
 		p.Finish(b, p.Src, p.Dst)
 	}
+}
+
+// DRPlain is DR for the headers of a Plain packet, small enough to become part of a loop.
+func DRPlain(b *[packet.EthLen + packet.IPv4Len]byte, eth *[12]byte) {
+	*(*[12]byte)(b[:]) = *eth
+	decTTL4(b[packet.EthLen:])
 }
 
 // NATRequest sends a client's packet to the backend's address and port (be.Port 0: the port stays).

@@ -99,7 +99,7 @@ func modes() []mode {
 	all := []mode{{
 		name: "dr",
 		do: func(c []byte, n int, p *packet.Packet) []byte {
-			rewrite.DR(c[off:off+n], p, backend(p.V6))
+			rewrite.DR(c[off:off+n], p, &backend(p.V6).Eth)
 			return c[off : off+n]
 		},
 		want: func(s frametest.Spec, _ []byte) []byte { return moved(s).Build() },
@@ -311,7 +311,7 @@ func TestEveryHeaderChecksum(t *testing.T) {
 	for id := range 1 << 16 {
 		s.ID, s.TTL = uint16(id), uint8(2+id%254)
 		f := s.Build()
-		rewrite.DR(f, parse(t, f), backend(false))
+		rewrite.DR(f, parse(t, f), &backend(false).Eth)
 		if sum := frametest.Sum(f[14:34]); sum != 0xffff {
 			t.Fatalf("id %#x: sum %#x", id, sum)
 		}

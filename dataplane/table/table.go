@@ -116,6 +116,17 @@ type Backend struct {
 	Sums    bool   // AddrSum and PortSum are known: not where the client chooses the port that is changed
 }
 
+// A Hop is what of a backend is needed to forward a packet of a known flow, in half a cache line: workers go over an array
+// of them. New makes them of the backends; one that is not Ready has a limit that every packet exceeds.
+type Hop struct {
+	Ref   Ref
+	Limit uint16
+	Out   uint8
+	_     uint8
+	Eth   [12]byte
+	_     [12]byte // a size that is a power of two is indexed by a shift
+}
+
 // A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
 type Port struct {
 	Name   string
@@ -132,6 +143,7 @@ type Snapshot struct {
 	Generation uint64
 	Services   []Service // by slot
 	Backends   []Backend // by slot
+	Hops       []Hop     // by slot, made by New
 	Ports      []Port
 	Timeouts   Timeouts
 
@@ -157,6 +169,7 @@ func New(s *Snapshot) (*Snapshot, error) {
 		}
 	}
 	s.Timeouts[TemplateTimeout] = s.longestPersistence()
+	s.Hops = make([]Hop, len(s.Backends))
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		if b.Live && b.Resolved && int(b.Out) >= len(s.Ports) {
@@ -170,6 +183,9 @@ func New(s *Snapshot) (*Snapshot, error) {
 				b.Name, b.Addr.Netip(), v.Name, v.Mode)
 		}
 		s.derive(b)
+		if b.Ready {
+			s.Hops[i] = Hop{Ref: b.Ref, Limit: b.Limit, Out: b.Out, Eth: b.Eth}
+		}
 	}
 	if err := s.buildIndex(); err != nil {
 		return nil, err
