@@ -7,18 +7,10 @@ import (
 	"xlvs/dataplane/table"
 )
 
-// lastService is the service of the packet before: packets to one service come in rows.
-type lastService struct {
-	addr packet.Addr
-	key  uint32 // as serviceKey makes it; 0: none
-	ref  table.Ref
-	mode table.Mode
+// leadsTo reports whether g is the gate of the packet's service.
+func leadsTo(g *table.Gate, p *packet.Packet) bool {
+	return g.Addr == p.Dst && g.Key == table.GateKey(p.Ports, p.Proto)
 }
-
-// serviceKey is the destination port as in packet.Ports, and the protocol, which is never 0 here.
-func serviceKey(p *packet.Packet) uint32 { return uint32(p.Ports>>16) | uint32(p.Proto)<<16 }
-
-func (l *lastService) is(p *packet.Packet) bool { return l.addr == p.Dst && l.key == serviceKey(p) }
 
 // leaves are the TCP flags that may change the state of an established flow.
 const leaves = packet.FlagSYN | packet.FlagFIN | packet.FlagRST
@@ -33,7 +25,7 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 	}
 	for i := 0; i < len(frames); {
 		if n := p.known(i, len(frames)); n > i {
-			switch p.last.mode {
+			switch p.last.Mode {
 			case table.DR:
 				p.direct(frames, i, n)
 			case table.TUN:
@@ -47,7 +39,7 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 		switch pkt := &p.pkt[i]; {
 		case pkt.Kind > packet.KindUDP:
 			p.special(in, i, frames[i])
-		case p.last.is(pkt):
+		case leadsTo(&p.last, pkt):
 			p.transport(in, i, frames[i])
 		case p.remember(pkt):
 			continue // it may begin a run of its service
@@ -58,21 +50,27 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 	}
 }
 
-// known goes over the packets from i to n-1 until it meets one that is not of a known flow of the last service, or not
-// in order in some other way. It accounts those before it to their flows, leaves each one's backend in p.way, and
-// returns the first that it did not take.
+// known goes over the packets from i to n-1 until it meets one that is not of a known flow, not in order in some other
+// way, or to a service of another mode than the last one. It accounts those before it to their flows, leaves each
+// one's backend in p.way, and returns the first that it did not take.
 func (p *pipeline) known(i, n int) int {
-	entries, hops, now := p.flows.Entries(), p.snap.Hops, p.now
-	addr, key, ref := p.last.addr, p.last.key, p.last.ref
+	entries, gates, hops, now := p.flows.Entries(), p.snap.Gates, p.snap.Hops, p.now
+	gate := &p.last
 	n = min(n, MaxBurst)
 	for ; i < n; i++ {
-		pkt := &p.pkt[i]
-		if pkt.Kind > packet.KindUDP || pkt.Dst != addr || serviceKey(pkt) != key {
+		pkt, e := &p.pkt[i], &entries[p.cand[i]]
+		if pkt.Kind > packet.KindUDP || e.Client != pkt.Src || e.Ports != pkt.Ports || !steady(e, pkt.TCPFlags) {
 			break
 		}
-		e := &entries[p.cand[i]]
-		if e.Client != pkt.Src || e.Ports != pkt.Ports || e.Service != ref || !steady(e, pkt.TCPFlags) {
-			break
+		if e.Service != gate.Ref || !leadsTo(gate, pkt) {
+			slot := e.Service.Slot()
+			if slot >= len(gates) {
+				break
+			}
+			if g := &gates[slot]; g.Ref != e.Service || g.Mode != gate.Mode || !leadsTo(g, pkt) {
+				break
+			}
+			gate = &gates[slot]
 		}
 		slot := e.Backend.Slot()
 		if slot >= len(hops) {
@@ -87,6 +85,7 @@ func (p *pipeline) known(i, n int) int {
 		e.Bytes += uint64(size)
 		p.way[i] = uint32(slot)
 	}
+	p.last = *gate
 	return i
 }
 
@@ -159,7 +158,7 @@ func (p *pipeline) remember(pkt *packet.Packet) bool {
 		return false
 	}
 	svc := &p.snap.Services[slot]
-	p.last = lastService{addr: pkt.Dst, key: serviceKey(pkt), ref: svc.Ref, mode: svc.Mode}
+	p.last = table.Gate{Addr: pkt.Dst, Key: table.GateKey(pkt.Ports, pkt.Proto), Ref: svc.Ref, Mode: svc.Mode}
 	return true
 }
 

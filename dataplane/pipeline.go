@@ -29,7 +29,7 @@ type pipeline struct {
 	events   *eventRing
 	sample   uint64 // log flows whose hash is a multiple; 0: none
 	limit    limiter
-	last     lastService
+	last     table.Gate // of the service of the packet before: packets to one service come in rows
 
 	out  [table.MaxPorts]outbox
 	pkt  [MaxBurst]packet.Packet

@@ -146,7 +146,7 @@ func (w *worker) loop() {
 // flows. It returns the number of frames received.
 func (w *worker) poll(now uint32) int {
 	if s := w.snap.Load(); s != w.pipeline.snap {
-		w.pipeline.snap, w.last = s, lastService{}
+		w.pipeline.snap, w.last = s, table.Gate{}
 		w.flows.Use(s)
 	}
 	w.now = now

@@ -127,6 +127,27 @@ type Hop struct {
 	_     [12]byte // a size that is a power of two is indexed by a shift
 }
 
+// A Gate is what of a service is needed to tell that a packet is to it, in half a cache line. New makes them of the
+// services; one whose packets a flow entry alone does not settle, or which other services come before, has Key 0.
+type Gate struct {
+	Addr packet.Addr
+	Key  uint32 // as GateKey makes it
+	Ref  Ref
+	Mode Mode
+	_    [7]byte
+}
+
+// GateKey is the destination port as in packet.Ports, and the protocol.
+func GateKey(ports packet.Ports, proto uint8) uint32 { return uint32(ports>>16) | uint32(proto)<<16 }
+
+// gate makes the service's Gate. A service of every port, or of a prefix, has none: another may be more exact.
+func (v *Service) gate() (g Gate) {
+	if v.Live && v.Port != 0 && !v.Singular {
+		g = Gate{Addr: v.Addr, Key: GateKey(packet.MakePorts(0, v.Port), v.Proto), Ref: v.Ref, Mode: v.Mode}
+	}
+	return g
+}
+
 // A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
 type Port struct {
 	Name   string
@@ -144,6 +165,7 @@ type Snapshot struct {
 	Services   []Service // by slot
 	Backends   []Backend // by slot
 	Hops       []Hop     // by slot, made by New
+	Gates      []Gate    // by slot, made by New
 	Ports      []Port
 	Timeouts   Timeouts
 
@@ -163,10 +185,12 @@ func New(s *Snapshot) (*Snapshot, error) {
 		return nil, fmt.Errorf("snapshot: %d services, %d backends, %d ports; the limits are %d, %d and %d",
 			len(s.Services), len(s.Backends), len(s.Ports), MaxServices, MaxBackends, MaxPorts)
 	}
+	s.Gates = make([]Gate, len(s.Services))
 	for i := range s.Services {
 		if err := s.checkService(i); err != nil {
 			return nil, err
 		}
+		s.Gates[i] = s.Services[i].gate()
 	}
 	s.Timeouts[TemplateTimeout] = s.longestPersistence()
 	s.Hops = make([]Hop, len(s.Backends))
