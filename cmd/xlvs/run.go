@@ -173,7 +173,7 @@ func pathOptions(conf *config.Config) datapath.Options {
 	attach := map[string]steer.Mode{"auto": steer.Auto, "native": steer.Native, "generic": steer.Generic}
 	bind := map[string]xsk.BindMode{"auto": xsk.BindAuto, "zerocopy": xsk.BindZeroCopy, "copy": xsk.BindCopy}
 	for _, i := range conf.Interfaces {
-		o.Interfaces = append(o.Interfaces, datapath.Interface{Name: i.Name, Queues: i.Queues.List, Attach: attach[i.Attach], Bind: bind[i.Bind]})
+		o.Interfaces = append(o.Interfaces, datapath.Interface{Name: i.Name, Channels: i.Channels, Queues: i.Queues.List, Attach: attach[i.Attach], Bind: bind[i.Bind]})
 	}
 	return o
 }

@@ -63,10 +63,11 @@ type Memory struct {
 // Interface is one interface that the director works on.
 type Interface struct {
 	Name      string         `yaml:"name"`
-	Queues    Queues         `yaml:"queues"` // all (default) or a list
-	Attach    string         `yaml:"attach"` // auto (default) | native | generic
-	Bind      string         `yaml:"bind"`   // auto (default) | zerocopy | copy
-	MAC       MAC            `yaml:"mac"`    // offline use only; when running it is read from the kernel
+	Channels  int            `yaml:"channels"` // queues that it is to have (default: as many as it has)
+	Queues    Queues         `yaml:"queues"`   // all (default) or a list
+	Attach    string         `yaml:"attach"`   // auto (default) | native | generic
+	Bind      string         `yaml:"bind"`     // auto (default) | zerocopy | copy
+	MAC       MAC            `yaml:"mac"`      // offline use only; when running it is read from the kernel
 	Addresses []netip.Prefix `yaml:"addresses"`
 	MTU       int            `yaml:"mtu"`
 }

@@ -50,6 +50,9 @@ func (v *validator) interfaceName(in *Interface, where string) {
 
 func (v *validator) queues(in *Interface, where string) {
 	q := &in.Queues
+	if v.given(&in.Channels) {
+		v.number(&in.Channels, where, "channels", in.Channels, 1, maxQueue+1, in)
+	}
 	if q.All {
 		return
 	}
@@ -62,6 +65,8 @@ func (v *validator) queues(in *Interface, where string) {
 			v.value(&q.List[i], where, fmt.Sprintf("queue %d does not exist", n), fmt.Sprintf("queues count from 0 to %d; ethtool -l shows how many there are", maxQueue), q, in)
 		case slices.Contains(q.List[:i], n):
 			v.value(&q.List[i], where, fmt.Sprintf("queue %d is listed twice", n), "list each queue once", q, in)
+		case in.Channels > 0 && n >= in.Channels:
+			v.value(&q.List[i], where, fmt.Sprintf("queue %d does not exist with channels: %d", n, in.Channels), "queues count from 0; give it more channels, or list fewer queues", q, in)
 		}
 	}
 }

@@ -7,18 +7,20 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/steer"
 	"xlvs/dataplane/xsk"
 )
 
-// An Interface is one that the director works on. Queues nil means all.
+// An Interface is one that the director works on. Queues nil means all; Channels, unless 0, is how many it is to have.
 type Interface struct {
-	Name   string
-	Queues []int
-	Attach steer.Mode
-	Bind   xsk.BindMode
+	Name     string
+	Channels int
+	Queues   []int
+	Attach   steer.Mode
+	Bind     xsk.BindMode
 }
 
 // Options describe a Datapath. Engine.Workers is filled in by Open.
@@ -64,6 +66,16 @@ func Open(o Options) (_ *Datapath, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
+	for _, i := range o.Interfaces {
+		if i.Channels == 0 {
+			continue
+		}
+		restore, err := xsk.SetChannels(i.Name, i.Channels)
+		if err != nil {
+			return nil, err
+		}
+		d.restore = append(d.restore, restore)
+	}
 	if d.infos, err = inspect(o.Interfaces); err != nil {
 		return nil, err
 	}
@@ -123,6 +135,9 @@ func inspect(ifs []Interface) ([]Info, error) {
 		if err := check(&info, have); err != nil {
 			return nil, err
 		}
+		if note := unserved(&info, have); note != "" {
+			info.Notes = append(info.Notes, note)
+		}
 		infos = append(infos, info)
 	}
 	return infos, nil
@@ -143,6 +158,22 @@ func check(info *Info, have int) error {
 		}
 	}
 	return nil
+}
+
+// unserved tells of queues that no worker serves: what the card spreads over them for a virtual service, nobody takes.
+func unserved(info *Info, have int) string {
+	if len(info.Queues) == have {
+		return ""
+	}
+	weights := make([]string, have)
+	for q := range weights {
+		weights[q] = "0"
+		if slices.Contains(info.Queues, q) {
+			weights[q] = "1"
+		}
+	}
+	return fmt.Sprintf("of %s, %d are served; virtual services' packets that arrive at the others are lost. Keep them away: ethtool -X %s weight %s",
+		queues(have), len(info.Queues), info.Name, strings.Join(weights, " "))
 }
 
 func queues(n int) string {
@@ -289,7 +320,7 @@ func (d *Datapath) Close() error {
 	for _, s := range d.sets {
 		errs = append(errs, s.Close())
 	}
-	for _, restore := range d.restore {
+	for _, restore := range slices.Backward(d.restore) {
 		errs = append(errs, restore())
 	}
 	d.Steerer, d.Engine, d.sets, d.attached, d.restore = nil, nil, nil, nil, nil

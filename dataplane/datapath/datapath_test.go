@@ -276,3 +276,40 @@ func (l *lab) send(t *testing.T, to string, frame []byte) {
 		must(t, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index, Halen: 6}))
 	})
 }
+
+// TestChannels has an interface of four queues work with two, and finds four again afterwards.
+func TestChannels(t *testing.T) {
+	l := newLab(t, map[string]int{"a": 4, "b": 1})
+	o := options(l, "a", "b")
+	o.Interfaces[0].Channels, o.Interfaces[0].Queues = 2, []int{1}
+	d, err := Open(o)
+	must(t, err)
+	defer func() {
+		if n, err := xsk.Queues(l.name("a")); n != 4 || err != nil {
+			t.Errorf("after Close there are %d queues, %v; want 4", n, err)
+		}
+	}()
+	defer func() { must(t, d.Close()) }()
+	if n, err := xsk.Queues(l.name("a")); n != 2 || err != nil {
+		t.Errorf("there are %d queues, %v; want 2", n, err)
+	}
+	must(t, d.Engine.Start())
+	must(t, d.Attach())
+	want := "of 2 queues, 1 are served; virtual services' packets that arrive at the others are lost. Keep them away: ethtool -X " + l.name("a") + " weight 0 1"
+	if notes := d.Interfaces()[0].Notes; !slices.Contains(notes, want) {
+		t.Errorf("notes %q, want %q", notes, want)
+	}
+}
+
+func TestTooManyChannels(t *testing.T) {
+	l := newLab(t, map[string]int{"a": 2})
+	o := options(l, "a")
+	o.Interfaces[0].Channels = 3
+	d, err := Open(o)
+	if err == nil {
+		must(t, d.Close())
+	}
+	if want := "`channels: 3` for " + l.name("a") + ": it can have at most 2, as ethtool -l shows"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
