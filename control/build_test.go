@@ -171,3 +171,86 @@ func BenchmarkNothing(b *testing.B) {
 		})
 	}
 }
+
+// different is n services of three backends each, of which one is everybody's.
+func different(n int) string {
+	var b strings.Builder
+	b.WriteString(services0)
+	for i := range n {
+		fmt.Fprintf(&b, "\n  - {name: s%d, address: 203.0.%d.%d, port: 80, protocol: tcp, forward: dr, table_size: 251, health: {type: tcp}, backends: [", i, i/250, 1+i%250)
+		fmt.Fprintf(&b, "{name: shared, address: 10.1.1.1}, {name: x%d, address: 10.1.2.%d}, {name: y%d, address: 10.1.3.%d}]}\n", i, 1+i%250, i, 1+i%250)
+	}
+	return b.String()
+}
+
+// TestStandIn: workers know of a death before the tables of several services are built anew, and find other backends
+// in the old ones.
+func TestStandIn(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		services int
+		dies     string
+		early    bool
+	}{
+		{"a backend of two services", 2, "10.1.1.1:80", true},
+		{"a backend of one service", 2, "10.1.2.1:80", false},
+		{"one service", 1, "10.1.1.1:80", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := started(t, different(c.services))
+			w.up()
+			before := w.engine.Snapshot()
+			for _, id := range w.check.ids(c.dies) {
+				w.takeResults([]health.Update{healthUpdate(id, false)})
+			}
+			w.standIn()
+			now := w.engine.Snapshot()
+			if early := now != before; early != c.early {
+				t.Fatalf("published ahead of the tables: %t, want %t", early, c.early)
+			}
+			w.standIn()
+			if w.engine.Snapshot() != now {
+				t.Error("the same death was published twice")
+			}
+			if c.early {
+				for i := range now.Services {
+					v := &now.Services[i]
+					if len(v.Members) != 3 {
+						t.Errorf("%s has %d members already, so its table was built", v.Name, len(v.Members))
+					}
+					for h := range uint64(1000) {
+						if b := now.Pick(v, h<<54); b == nil || b.Name == "shared" {
+							t.Fatalf("%s, hash %#x: picked %+v", v.Name, h<<54, b)
+						}
+					}
+				}
+			}
+			must(t, w.install(w.conf, w.services))
+			if n := len(w.takes("s0")); n != 2 {
+				t.Errorf("%d backends in the new table, want 2", n)
+			}
+		})
+	}
+}
+
+// BenchmarkStandIn is the time from the death of everybody's backend to the snapshot that leaves it out, ahead of the tables.
+func BenchmarkStandIn(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w := started(b, different(n))
+			w.up()
+			ids := w.check.ids("10.1.1.1:80")
+			up := true
+			for b.Loop() {
+				up = !up
+				for _, id := range ids {
+					w.takeResults([]health.Update{healthUpdate(id, up)})
+				}
+				w.standIn()
+				b.StopTimer()
+				must(b, w.install(w.conf, w.services))
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -2,10 +2,12 @@ package control
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"xlvs/control/config"
 	"xlvs/control/flowlog"
+	"xlvs/dataplane/table"
 	"xlvs/maglev"
 )
 
@@ -17,6 +19,7 @@ func (c *Controller) reconcile() {
 	now := time.Now()
 	c.lookAtInterfaces()
 	c.lookAtHops(c.services)
+	c.standIn()
 	err := c.install(c.conf, c.services)
 	if err != nil {
 		c.due.within(retryAfter)
@@ -24,6 +27,37 @@ func (c *Controller) reconcile() {
 	c.warn("reconcile", "", err)
 	c.report(now)
 	c.writeLines()
+}
+
+// standIn publishes deaths ahead of the tables without the dead, if there is more than one such table to build, at
+// some milliseconds each: until those are there, new flows of a dead backend's slots go to others (table.Snapshot.Pick).
+func (c *Controller) standIn() {
+	building := map[string]bool{}
+	var key []byte
+	var refs []table.Ref
+	for _, s := range c.services {
+		if !slices.ContainsFunc(s.backends, func(b *backend) bool { return b.shown.up && !b.up }) {
+			continue
+		}
+		if key, refs = s.tableInputs(key[:0], refs[:0]); c.tables[string(key)] == nil {
+			building[string(key)] = true
+		}
+		if len(building) > 1 {
+			break
+		}
+	}
+	if len(building) < 2 || slices.ContainsFunc(c.services, func(s *service) bool { return s.built == nil }) {
+		return
+	}
+	d := &draft{services: c.services, tables: make([]*built, len(c.services)), members: make([][]table.Ref, len(c.services))}
+	for i, s := range c.services {
+		d.tables[i], d.members[i] = s.built, s.members
+	}
+	if err := c.snapshot(c.conf, d); err != nil {
+		c.warn("reconcile", "", err) // and the tables follow all the same
+		return
+	}
+	c.publish(d)
 }
 
 // report is what follows once workers have their snapshot: answering for VIPs, and the log.

@@ -146,13 +146,38 @@ func (s *Snapshot) Replies(src packet.Addr, port uint16, proto uint8) bool {
 }
 
 // Pick returns the Maglev table's backend for a flow's hash, or nil when none may take new
-// flows. The slot is (hash>>32)·len >> 32: a multiplication where a remainder would cost a division.
+// flows. The slot is (hash>>32)·len >> 32: a multiplication where a remainder would cost a division. A slot of a backend
+// that is down, because its death is known and the table without it is not built yet, leads to another one.
 func (s *Snapshot) Pick(v *Service, hash uint64) *Backend {
 	if len(v.Slots) == 0 {
 		return nil
 	}
+	if b := s.at(v, hash); b.Up {
+		return b
+	}
+	return s.standIn(v, hash)
+}
+
+func (s *Snapshot) at(v *Service, hash uint64) *Backend {
 	m := v.Slots[(hash>>32)*uint64(len(v.Slots))>>32]
 	return &s.Backends[v.Members[m].Slot()]
+}
+
+// standIn spreads the flows of backends that are down over those that are up, by hashing again as often as is likely
+// to be enough.
+func (s *Snapshot) standIn(v *Service, hash uint64) *Backend {
+	for range 16 {
+		hash *= 0x9e3779b97f4a7c15
+		if b := s.at(v, hash); b.Up {
+			return b
+		}
+	}
+	for _, r := range v.Members {
+		if b := &s.Backends[r.Slot()]; b.Up {
+			return b
+		}
+	}
+	return nil
 }
 
 // Alive reports whether echo requests to address a are answered: it is a VIP, and of its services one that does not

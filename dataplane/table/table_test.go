@@ -331,3 +331,41 @@ func BenchmarkLookup(b *testing.B) {
 		})
 	}
 }
+
+// What a backend that is down leaves behind is spread evenly over those that are up; without any there is none.
+func TestPickStandsIn(t *testing.T) {
+	const n = 10
+	s := &Snapshot{Services: []Service{{Live: true, Ref: MakeRef(0, 1), Name: "web", Addr: addr4, Port: 80, Proto: packet.ProtoTCP, Slots: make([]uint16, 65537)}}}
+	v := &s.Services[0]
+	for i := range n {
+		s.Backends = append(s.Backends, Backend{Live: true, Ref: MakeRef(i, 1), Service: v.Ref, Name: fmt.Sprint(i), Addr: addr4, Up: true})
+		v.Members = append(v.Members, MakeRef(i, 1))
+	}
+	for i := range v.Slots {
+		v.Slots[i] = uint16(i % n)
+	}
+	must := func(want bool, h uint64) *Backend {
+		b := s.Pick(v, h)
+		if b == nil != !want || b != nil && !b.Up {
+			t.Fatalf("hash %#x: picked %+v", h, b)
+		}
+		return b
+	}
+	const hashes = 1 << 16
+	hash := func(i int) uint64 { return uint64(i+1) * 0xd1342543de82ef95 }
+	for down := range n {
+		counts := make([]int, n)
+		for i := range hashes {
+			counts[must(true, hash(i)).Ref.Slot()]++
+		}
+		for i, c := range counts {
+			if want := hashes / (n - down); i >= down && (c < want*9/10 || c > want*11/10) {
+				t.Errorf("%d down: backend %d gets %d of %d, want about %d", down, i, c, hashes, want)
+			}
+		}
+		s.Backends[down].Up = false
+	}
+	for i := range hashes {
+		must(false, hash(i))
+	}
+}
