@@ -102,7 +102,7 @@ func (p *pipeline) direct(frames []Frame, i, n int) {
 		bc.Packets++
 		bc.Bytes += uint64(pkt.End - uint16(pkt.L3))
 		if pkt.Plain {
-			rewrite.DRPlain(mem.head(frames[i]), &hop.Eth)
+			rewrite.DRPlain(mem.head(frames[i]), pkt.V6, &hop.Eth)
 		} else {
 			rewrite.DR(mem.Bytes(frames[i]), pkt, &hop.Eth)
 		}

@@ -59,7 +59,7 @@ func (m *Memory) Bytes(f Frame) []byte {
 	return m.buf[start : start+uint64(f.Len) : chunk+uint64(m.size)]
 }
 
-// plainHead is how long the headers of a packet.Plain frame are, up to the transport's.
+// plainHead is as much of a packet.Plain frame as is rewritten by direct routing: all of it up to IPv4's transport header.
 const plainHead = packet.EthLen + packet.IPv4Len
 
 // head returns the first bytes of a frame that has at least so many.

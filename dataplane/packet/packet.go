@@ -146,8 +146,8 @@ type Packet struct {
 	// rest to hardware. Finish completes it.
 	Unfinished bool
 
-	// Plain says that this is TCP or UDP over IPv4 with neither tags nor options, its checksum finished: its headers
-	// are where they nearly always are.
+	// Plain says that this is TCP or UDP with neither tags nor options nor extension headers, its checksum
+	// finished: its headers are where they nearly always are.
 	Plain bool
 }
 
@@ -157,56 +157,6 @@ func (p *Packet) L4Len() int { return int(p.End) - int(p.L4) }
 // Parse reads frame b into p, which it overwrites. Lengths are checked against the
 // frame: everything p points at is inside b.
 func Parse(b []byte, p *Packet) { new(Hasher).Parse(b, p) }
-
-// Parse is the function of the same name, and returns the hash of the flow that p belongs to; of
-// neither TCP nor UDP the hash means nothing. Plain TCP and UDP over IPv4, without options, tags or
-// fragments, is read in a straight line here; all else goes the slower way.
-func (h *Hasher) Parse(b []byte, p *Packet) uint64 {
-	if len(b) < EthLen+IPv4Len+TCPLen {
-		return h.parseShort(b, p)
-	}
-	b = b[:len(b):len(b)]
-	first := binary.LittleEndian.Uint64(b[12:])  // type, version, header length, TOS, total length, identification
-	second := binary.LittleEndian.Uint32(b[20:]) // flags and fragment offset, TTL, protocol
-	n := int(bits.ReverseBytes16(uint16(first >> 32)))
-	if uint32(first)&0xffffff != plain4 || second&fragmented != 0 || EthLen+n > len(b) {
-		return h.parseOther(b, p)
-	}
-	addrs := binary.LittleEndian.Uint64(b[26:])
-	sum := addrs>>32 + addrs&0xffffffff
-	proto := second >> 24
-	switch proto {
-	case ProtoTCP:
-		if off := int(b[46]>>4) * 4; off < TCPLen || IPv4Len+off > n {
-			p.Kind = KindMalformed
-			return 0
-		}
-		p.Kind, p.TCPFlags = KindTCP, b[47]
-		p.Unfinished = unfinished(binary.LittleEndian.Uint16(b[50:]), sum+ProtoTCP<<8+uint64(bits.ReverseBytes16(uint16(n-IPv4Len))))
-	case ProtoUDP:
-		l := binary.LittleEndian.Uint16(b[38:])
-		if l := int(bits.ReverseBytes16(l)); l < UDPLen || IPv4Len+l > n {
-			p.Kind = KindMalformed
-			return 0
-		}
-		p.Kind, p.TCPFlags = KindUDP, 0
-		p.Unfinished = unfinished(binary.LittleEndian.Uint16(b[40:]), sum+ProtoUDP<<8+uint64(l))
-	default:
-		return h.parseOther(b, p)
-	}
-	ports := binary.LittleEndian.Uint32(b[34:])
-	p.Src = Addr{0, v4Prefix | addrs<<32}
-	p.Dst = Addr{0, v4Prefix | addrs&^0xffffffff}
-	p.Ports = Ports(ports)
-	p.L3, p.L4, p.End = EthLen, EthLen+IPv4Len, uint16(EthLen+n)
-	p.Proto, p.TTL, p.V6, p.Plain = uint8(proto), uint8(second>>16), false, !p.Unfinished
-	return h.four(addrs, uint64(ports)|uint64(proto)<<32)
-}
-
-const (
-	plain4     = 0x450008 // bytes 12 to 14 of a frame, loaded little-endian: IPv4, a header of 20 bytes
-	fragmented = 0xff3f   // MF and the fragment offset, loaded little-endian
-)
 
 // parseShort reads what is too short for TCP over IPv4. The last fragment of a datagram can be a byte
 // long, and not every link pads.
@@ -223,6 +173,9 @@ func (h *Hasher) parseOther(b []byte, p *Packet) uint64 {
 	case EtherIPv4:
 		parse4(b, EthLen, p)
 	case EtherIPv6:
+		if hash, ok := h.plain6(b, p); ok {
+			return hash
+		}
 		parse6(b, EthLen, p)
 	default:
 		parseTagged(b, p)

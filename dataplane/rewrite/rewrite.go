@@ -40,8 +40,12 @@ func DR(b []byte, p *packet.Packet, eth *[12]byte) {
 }
 
 // DRPlain is DR for the headers of a Plain packet, small enough to become part of a loop.
-func DRPlain(b *[packet.EthLen + packet.IPv4Len]byte, eth *[12]byte) {
+func DRPlain(b *[packet.EthLen + packet.IPv4Len]byte, v6 bool, eth *[12]byte) {
 	*(*[12]byte)(b[:]) = *eth
+	if v6 {
+		b[packet.EthLen+7]--
+		return
+	}
 	decTTL4(b[packet.EthLen:])
 }
 
