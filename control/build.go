@@ -197,6 +197,17 @@ func timeouts(t *config.Timeouts) table.Timeouts {
 	return out
 }
 
-func longest(t *config.Timeouts) time.Duration {
-	return max(t.Established, t.SynRecv, t.FinWait, t.TimeWait, t.Close, t.CloseWait, t.LastAck, t.UDP, 2*time.Minute)
+// longest is how long a flow may live without a packet, whichever service it is of.
+func longest(c *config.Config) time.Duration {
+	most := 2 * time.Minute // of states that cannot be configured
+	each := func(t *config.Timeouts) {
+		most = max(most, t.Established, t.SynRecv, t.FinWait, t.TimeWait, t.Close, t.CloseWait, t.LastAck, t.UDP)
+	}
+	each(&c.Director.Timeouts)
+	for i := range c.Services {
+		if t := c.Services[i].Timeouts; t != nil {
+			each(t)
+		}
+	}
+	return most
 }

@@ -131,7 +131,7 @@ func New(o Options) (*Controller, error) {
 }
 
 func newController(o Options) *Controller {
-	rest := longest(&o.Config.Director.Timeouts) + slotRest
+	rest := longest(o.Config) + slotRest
 	n := len(o.Config.Interfaces)
 	return &Controller{
 		opt: o, log: o.Log, engine: o.Engine, conf: o.Config, started: time.Now(),

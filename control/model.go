@@ -80,6 +80,10 @@ func model(c *config.Config, now time.Time) []*service {
 			NoEcho: sc.Echo == "off", NoFragment: sc.Fragment == "drop", ClampMSS: clampMSS(sc),
 		}
 		shape(&s.static, sc)
+		if sc.Timeouts != nil {
+			t := timeouts(sc.Timeouts)
+			s.static.Timeouts = &t
+		}
 		for j := range sc.Backends {
 			s.backends = append(s.backends, newBackend(s, &sc.Backends[j]))
 		}

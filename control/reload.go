@@ -101,7 +101,8 @@ func (c *Controller) goBack(now time.Time) {
 // adopt makes the services that are installed the present ones, and gives up what only the former had.
 func (c *Controller) adopt(conf *config.Config, next []*service, now time.Time) {
 	skeys, bkeys := keys(next)
-	rest := longest(&conf.Director.Timeouts) + slotRest
+	// Never less than before: flows of a service that goes now keep the timeouts that it had.
+	rest := max(c.serviceSlots.rest, longest(conf)+slotRest)
 	c.serviceSlots.rest, c.backendSlots.rest = rest, rest
 	c.serviceSlots.keep(skeys, now)
 	c.backendSlots.keep(bkeys, now)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"xlvs/dataplane/flow"
 	"xlvs/dataplane/steer"
 	"xlvs/dataplane/table"
 )
@@ -321,6 +322,36 @@ func TestReloadRefuses(t *testing.T) {
 	}
 	if w.backendSlots.rest != 2*time.Hour+slotRest || w.serviceSlots.rest != w.backendSlots.rest {
 		t.Errorf("slots rest for %v: shorter than flows live", w.backendSlots.rest)
+	}
+}
+
+// A reload gives the flows of a service other timeouts, and those of a service that it removes keep theirs, which its slot waits for.
+func TestReloadTimeouts(t *testing.T) {
+	own := strings.Replace(web, "    forward:", "    timeouts: {established: 3h}\n    forward:", 1)
+	if own == web {
+		t.Fatal("the service has changed")
+	}
+	w := started(t, services(web, other))
+	ref := w.services[0].ref
+	established := func() time.Duration {
+		return time.Duration(w.engine.Snapshot().TimeoutsOf(ref)[flow.StateEstablished]) * time.Millisecond
+	}
+	for _, step := range []struct {
+		conf string
+		want time.Duration
+	}{
+		{services(web, other), 15 * time.Minute},
+		{services(own, other), 3 * time.Hour},
+		{"director: {timeouts: {established: 1h, syn_recv: 5s}}\n" + services(own, other), 3 * time.Hour},
+		{services(other), 3 * time.Hour},
+	} {
+		must(t, w.reload(parse(t, step.conf)))
+		if got := established(); got != step.want {
+			t.Errorf("established flows live for %v, want %v, with\n%s", got, step.want, step.conf)
+		}
+	}
+	if w.serviceSlots.rest != 3*time.Hour+slotRest {
+		t.Errorf("slots rest for %v, and flows of the service that was removed live for 3h", w.serviceSlots.rest)
 	}
 }
 

@@ -80,7 +80,7 @@ func TestCountersFromZero(t *testing.T) {
 			t.Errorf("after another name: %+v", b.Counters)
 		}
 		must(t, w.reload(parse(t, services(edit("      - {name: b, address: 10.1.0.2}\n", "")))))
-		time.Sleep(longest(&w.conf.Director.Timeouts) + slotRest + time.Second)
+		time.Sleep(longest(w.conf) + slotRest + time.Second)
 		must(t, w.reload(parse(t, services(edit("10.1.0.2", "10.1.0.8")))))
 		_, b := w.entry("web", "b")
 		if b.Ref.Slot() != old.Ref.Slot() || b.Ref == old.Ref {

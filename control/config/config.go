@@ -41,7 +41,7 @@ type Log struct {
 	FlowRate   int    `yaml:"flow_rate"`   // at most so many flow events a second (default 1000)
 }
 
-// Timeouts of flows by state.
+// Timeouts of flows by state: the director's, and a service's own, where what is not given is the director's.
 type Timeouts struct {
 	Established time.Duration `yaml:"established"` // 900s
 	SynRecv     time.Duration `yaml:"syn_recv"`    // 60s
@@ -92,6 +92,7 @@ type Service struct {
 	Persistence *Persistence `yaml:"persistence"` // nil: none
 	OnePacket   bool         `yaml:"one_packet"`  // udp: no flows
 	QUIC        *QUIC        `yaml:"quic"`        // nil: connection IDs are not looked at
+	Timeouts    *Timeouts    `yaml:"timeouts"`    // of its flows; nil: the director's
 
 	Echo     string `yaml:"echo"`      // on (default): answer echo requests to the address | off
 	Fragment string `yaml:"fragment"`  // fragment (default) | drop: IPv4 packets that are too big and may be fragmented

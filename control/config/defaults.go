@@ -50,6 +50,16 @@ func (c *Config) fill(r *report) {
 			s.Health.fill(r)
 		}
 		s.fillShape(r)
+		if s.Timeouts != nil {
+			s.Timeouts.fill(&c.Director.Timeouts, r)
+		}
+	}
+}
+
+func (t *Timeouts) fill(from *Timeouts, r *report) {
+	defaults := from.fields()
+	for i, f := range t.fields() {
+		setDuration(r, f.value, *defaults[i].value)
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 	maxQueue           = 4095
 	maxInterfaceName   = 15                  // IFNAMSIZ without its final zero, linux/if.h
 	maxSocketPath      = 107                 // sun_path without its final zero, unix(7)
-	maxTimeout         = 30 * 24 * time.Hour // the data plane counts milliseconds in 32 bits
+	maxTimeout         = 24 * 24 * time.Hour // the data plane counts milliseconds in 31 bits
 	maxName            = 128
 )
 
@@ -86,18 +86,6 @@ func (v *validator) log(l *Log, where string) {
 	}
 	v.number(&l.FlowSample, where, "flow_sample", l.FlowSample, 0, 1<<30, l)
 	v.number(&l.FlowRate, where, "flow_rate", l.FlowRate, 0, 1<<30, l)
-}
-
-func (v *validator) timeouts(t *Timeouts, where string) {
-	for _, one := range []struct {
-		key   string
-		field *time.Duration
-	}{
-		{"established", &t.Established}, {"syn_recv", &t.SynRecv}, {"fin_wait", &t.FinWait}, {"time_wait", &t.TimeWait},
-		{"close", &t.Close}, {"close_wait", &t.CloseWait}, {"last_ack", &t.LastAck}, {"udp", &t.UDP},
-	} {
-		v.duration(one.field, where, one.key, *one.field, time.Millisecond, maxTimeout, t)
-	}
 }
 
 func (v *validator) memory(m *Memory, where string) {

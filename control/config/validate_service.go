@@ -31,6 +31,7 @@ func (v *validator) service(s *Service, where string) {
 	v.tableSize(s, where)
 	v.packets(s, where)
 	v.shape(s, where)
+	v.serviceTimeouts(s, where+": timeouts")
 	if s.Health != nil && !v.bad[s.Health] {
 		v.health(s, where+": health")
 	}

@@ -272,7 +272,7 @@ func (t *Table) oldest(b *bucket, now, keep uint32) int {
 		i &= -b.taken(lane)
 		e := &t.entries[i]
 		s, age := e.State()&15, now-e.LastSeen
-		expired := uint64(uint32(t.timeouts[s]-age) >> 31)
+		expired := uint64(uint32(t.snap.TimeoutsOf(e.Service)[s]-age) >> 31)
 		score := (expired|over[s])<<48 | (uint64(age)+1)<<8 | uint64(lanes-lane)
 		if i == 0 || i == keep {
 			score = 0

@@ -30,6 +30,24 @@ func testAddr(v6 bool, kind, n int) packet.Addr {
 // removed, added to a generation, makes a service or backend that is gone but remembered for its flows.
 const removed = 0x80
 
+// Service hasty has timeouts of its own, some longer and some shorter than the others', unless its slot is empty.
+const hasty = 1
+
+func hastyTimeouts() table.Timeouts {
+	own := DefaultTimeouts()
+	own[StateEstablished], own[StateSynRecv], own[StateUDP], own[StateClose] = 5_000, 100_000, 2_000, 300_000
+	return own
+}
+
+// timeout is what a flow's state and service give it.
+func (m *model) timeout(f *modelFlow) int32 {
+	t := DefaultTimeouts()
+	if f.svc == hasty && m.services[hasty] != 0 {
+		t = hastyTimeouts()
+	}
+	return int32(t[f.state])
+}
+
 // testSnapshot has each service and backend in the generation given; 0 leaves it out.
 func testSnapshot(t interface{ Fatal(...any) }, services, backends []uint8) *table.Snapshot {
 	s := &table.Snapshot{Timeouts: DefaultTimeouts(), Services: make([]table.Service, len(testModes)),
@@ -39,6 +57,10 @@ func testSnapshot(t interface{ Fatal(...any) }, services, backends []uint8) *tab
 			continue
 		}
 		s.Services[i] = table.Service{Live: services[i] < removed, Ref: table.MakeRef(i, services[i]&^removed), Addr: testAddr(m.v6, 1, i), V6: m.v6, Port: 80, Proto: m.proto, Mode: m.mode}
+		if i == hasty {
+			own := hastyTimeouts()
+			s.Services[i].Timeouts = &own
+		}
 		for k := range perService {
 			slot := i*perService + k
 			if backends[slot] != 0 {
@@ -132,7 +154,7 @@ func (m *model) reap(evicted bool) {
 			m.Fatalf("a flow ended that was not open: %+v", e)
 		}
 		m.same(f, &e)
-		expired := int32(m.now-f.seen) > int32(m.snap.Timeouts[f.state])
+		expired := int32(m.now-f.seen) > m.timeout(f)
 		if !expired && !evicted {
 			m.Fatalf("a flow in state %v ended after %d ms", f.state, m.now-f.seen)
 		}
@@ -306,7 +328,7 @@ func (m *model) sweepAll() {
 		m.Fatalf("after a sweep the table counts %d flows, there are %d", n, len(m.live))
 	}
 	for k, f := range m.live {
-		if int32(m.now-f.seen) > int32(m.snap.Timeouts[f.state]) {
+		if int32(m.now-f.seen) > m.timeout(f) {
 			m.Fatalf("flow %+v %+v outlived its timeout", k, f)
 		}
 	}

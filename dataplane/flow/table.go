@@ -114,21 +114,20 @@ type Key struct {
 
 // A Table is the flow table of one worker.
 type Table struct {
-	buckets  []bucket
-	entries  []Entry // entries[0] is never used: index 0 means none
-	shift    uint8
-	pool     [poolSize]uint32
-	pooled   int    // free entries in pool
-	free     uint32 // first of the list of free entries that the pool has no room for: see spill
-	fresh    uint32 // entries from here on were never used
-	used     int
-	hasher   packet.Hasher
-	snap     *table.Snapshot
-	timeouts table.Timeouts
-	hand     uint32 // bucket that Sweep looks at next
-	swept    uint32 // when Sweep last ran
-	ended    []Entry
-	regions  [2]*offheap.Region
+	buckets []bucket
+	entries []Entry // entries[0] is never used: index 0 means none
+	shift   uint8
+	pool    [poolSize]uint32
+	pooled  int    // free entries in pool
+	free    uint32 // first of the list of free entries that the pool has no room for: see spill
+	fresh   uint32 // entries from here on were never used
+	used    int
+	hasher  packet.Hasher
+	snap    *table.Snapshot
+	hand    uint32 // bucket that Sweep looks at next
+	swept   uint32 // when Sweep last ran
+	ended   []Entry
+	regions [2]*offheap.Region
 }
 
 // MinEntries and MaxEntries bound the size of a table.
@@ -150,9 +149,12 @@ func New(n int, h packet.Hasher) (*Table, error) {
 		return nil, fmt.Errorf("flow table: %d entries were asked for; from %d to %d are possible", n, MinEntries, MaxEntries)
 	}
 	size := 1 << bits.Len(uint(n-1))
-	t := &Table{hasher: h, fresh: 1, snap: &table.Snapshot{}, timeouts: DefaultTimeouts(), ended: make([]Entry, 0, maxEnded)}
+	empty, err := table.New(&table.Snapshot{Timeouts: DefaultTimeouts()})
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{hasher: h, fresh: 1, snap: empty, ended: make([]Entry, 0, maxEnded)}
 	t.shift = uint8(64 - bits.Len(uint(size/4-1)))
-	var err error
 	if t.buckets, t.regions[0], err = offheap.Slice[bucket](size/4, true); err != nil {
 		return nil, fmt.Errorf("flow table: %w", err)
 	}
@@ -182,9 +184,9 @@ func (t *Table) Cap() int { return len(t.entries) - 1 }
 // Huge reports whether the table lies in huge pages.
 func (t *Table) Huge() bool { return t.regions[1].Huge() }
 
-// Use makes the table follow a snapshot: its timeouts, and the addresses of services
+// Use makes the table follow a snapshot: the timeouts of its services, and the addresses of services
 // and backends that flows name.
-func (t *Table) Use(s *table.Snapshot) { t.snap, t.timeouts = s, s.Timeouts }
+func (t *Table) Use(s *table.Snapshot) { t.snap = s }
 
 func (t *Table) home(h uint64) uint64 { return h >> t.shift & uint64(len(t.buckets)-1) }
 
@@ -420,5 +422,5 @@ func proto(e *Entry) uint8 {
 
 // Expired reports whether the flow's timeout has run out at time now.
 func (t *Table) Expired(e *Entry, now uint32) bool {
-	return int32(now-e.LastSeen) > int32(t.timeouts[e.State()&15])
+	return int32(now-e.LastSeen) > int32(t.snap.TimeoutsOf(e.Service)[e.State()&15])
 }

@@ -12,10 +12,6 @@ import (
 // a service has at most 65,536 addresses.
 const MaxPrefixBits = 16
 
-// TemplateTimeout is the index in Timeouts of the longest Persist of any service, which New sets: after it
-// a flow table clears a client's template away. It is flow.StateTemplate.
-const TemplateTimeout = 13
-
 // MaskBits returns the mask whose first n bits of 128 are set. For an IPv4 prefix of length l, n is 96+l.
 func MaskBits(n int) packet.Addr {
 	var b [16]byte
@@ -50,13 +46,6 @@ func (v *Service) checkShape() error {
 		return fmt.Errorf("snapshot: service %s: without flows the replies of NAT find no way back", v.Name)
 	}
 	return nil
-}
-
-func (s *Snapshot) longestPersistence() (most uint32) {
-	for i := range s.Services {
-		most = max(most, s.Services[i].Persist)
-	}
-	return most
 }
 
 // prefixes are the services whose prefixes have one length.

@@ -76,6 +76,8 @@ type Service struct {
 	OnePacket bool        // UDP: no flows, each packet is decided on by itself (IPVS' one-packet scheduling)
 	QUIC      *QUIC       // UDP: connection IDs decide before anything else; nil: they do not
 
+	Timeouts *Timeouts // of its flows; nil: the snapshot's
+
 	// New sets Singular: a flow entry found by client, service and ports alone does not settle where a packet goes.
 	Singular bool
 
@@ -156,9 +158,6 @@ type Port struct {
 	V4, V6 packet.Addr // source of ICMP errors; the zero Addr when the interface has none of that family
 }
 
-// Timeouts of a flow by its state (index: flow.State) in milliseconds.
-type Timeouts [16]uint32
-
 // A Snapshot is immutable once New has returned it.
 type Snapshot struct {
 	Generation uint64
@@ -167,7 +166,9 @@ type Snapshot struct {
 	Hops       []Hop     // by slot, made by New
 	Gates      []Gate    // by slot, made by New
 	Ports      []Port
-	Timeouts   Timeouts
+	Timeouts   Timeouts // of services that have none of their own
+
+	timeouts timeoutIndex
 
 	index   index // services by address, port, protocol
 	vips    index // VIPs, whatever the port
@@ -192,8 +193,8 @@ func New(s *Snapshot) (*Snapshot, error) {
 		}
 		s.Gates[i] = s.Services[i].gate()
 	}
-	s.Timeouts[TemplateTimeout] = s.longestPersistence()
 	s.Hops = make([]Hop, len(s.Backends))
+	s.buildTimeouts()
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		if b.Live && b.Resolved && int(b.Out) >= len(s.Ports) {
