@@ -52,7 +52,7 @@ func (p *pipeline) persistent(svc *table.Service, in, i int) *table.Backend {
 	}
 	var be *table.Backend
 	for k := 0; be == nil && k < len(p.peers); k++ {
-		if p.peers[k].PeekTemplate(h, &key, &p.seen) {
+		if p.peers[k].flows.PeekTemplate(h, &key, &p.seen) {
 			be = p.remembered(svc, &p.seen)
 		}
 	}

@@ -74,12 +74,8 @@ func New(o Options) (*Engine, error) {
 		}
 		e.workers = append(e.workers, w)
 	}
+	introduce(e.workers)
 	for _, w := range e.workers {
-		for _, other := range e.workers {
-			if other != w {
-				w.peers = append(w.peers, other.flows)
-			}
-		}
 		w.pipeline.snap = empty
 		w.flows.Use(empty)
 	}

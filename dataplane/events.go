@@ -1,8 +1,6 @@
 package dataplane
 
 import (
-	"sync/atomic"
-
 	"xlvs/dataplane/flow"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
@@ -30,44 +28,4 @@ type Event struct {
 	Time     uint32
 	Duration uint32
 	Hash     uint64
-}
-
-// eventRing carries events from a worker to the log: one writer, one reader, no waiting. What does not fit is
-// counted and forgotten.
-type eventRing struct {
-	buf  []Event
-	_    [64]byte
-	head atomic.Uint64 // written by the worker
-	_    [56]byte
-	tail atomic.Uint64 // written by the reader
-}
-
-func newEventRing(n int) *eventRing {
-	size := 1
-	for size < n {
-		size *= 2
-	}
-	return &eventRing{buf: make([]Event, size)}
-}
-
-// put stores an event; false means the ring is full.
-func (r *eventRing) put(e *Event) bool {
-	h := r.head.Load()
-	if h-r.tail.Load() == uint64(len(r.buf)) {
-		return false
-	}
-	r.buf[h&uint64(len(r.buf)-1)] = *e
-	r.head.Store(h + 1)
-	return true
-}
-
-// read moves events into out and returns how many.
-func (r *eventRing) read(out []Event) int {
-	t, h := r.tail.Load(), r.head.Load()
-	n := min(int(h-t), len(out))
-	for i := range n {
-		out[i] = r.buf[(t+uint64(i))&uint64(len(r.buf)-1)]
-	}
-	r.tail.Store(t + uint64(n))
-	return n
 }

@@ -90,8 +90,9 @@ func (p *pipeline) owner(h uint64, key *flow.Key) *table.Backend {
 
 // elsewhere looks for a flow in the other workers' tables.
 func (p *pipeline) elsewhere(h uint64, key *flow.Key) *table.Backend {
-	for _, t := range p.peers {
-		if t.PeekFlow(h, key, &p.seen) {
+	for k := range p.peers {
+		if i := p.peers[k].flows.PeekFlow(h, key, &p.seen); i != 0 {
+			p.seenAt = origin{k, i}
 			return p.snap.Backend(p.seen.Backend)
 		}
 	}

@@ -20,13 +20,14 @@ type pipeline struct {
 	mem    *Memory
 	snap   *table.Snapshot
 	flows  *flow.Table
-	peers  []*flow.Table // of the other workers: read only
+	peers  []peer
+	inbox  []*ring[news] // from each peer
 	hasher packet.Hasher
 	now    uint32
 
 	count    *Counters
 	backends []BackendCounters
-	events   *eventRing
+	events   *ring[Event]
 	sample   uint64 // log flows whose hash is a multiple; 0: none
 	limit    limiter
 	last     table.Gate // of the service of the packet before: packets to one service come in rows
@@ -38,6 +39,9 @@ type pipeline struct {
 	way  [MaxBurst]uint32 // slot of the backend that a packet of a known flow goes to
 	sink uint64
 	seen flow.Entry // copy of a peer's flow
+
+	seenAt origin // of seen
+	fresh  [MaxBurst]news
 
 	fragments fragments
 
@@ -135,6 +139,7 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 	if p.fragments.first {
 		if be := p.elsewhere(p.hash[i], &key); be != nil {
 			p.noteBackend(be, FlowHit)
+			p.tell(direction(svc), &p.pkt[i], int(p.pkt[i].End)-int(p.pkt[i].L3))
 			return be, 0, 0
 		}
 	}
@@ -192,11 +197,7 @@ func (p *pipeline) touch(svc *table.Service, be *table.Backend, idx uint32, i, s
 	if s == flow.StateEstablished && flags&leaves == 0 {
 		return
 	}
-	d := flow.InOnly
-	if svc.Mode == table.NAT {
-		d = flow.In
-	}
-	p.advance(idx, be, flow.Next(s, d, flags))
+	p.advance(idx, be, flow.Next(s, direction(svc), flags))
 }
 
 // advance changes the state of flow idx and the backend's numbers of active and inactive flows.
@@ -320,7 +321,9 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	if size > int(out.MTU) && !p.cut(svc, &f, in, i, int(out.MTU)) {
 		return
 	}
-	if idx != 0 {
+	if idx == 0 {
+		p.tell(flow.Out, pkt, size)
+	} else {
 		e.LastSeen = p.now
 		e.Packets++
 		e.Bytes += uint64(size)
@@ -356,8 +359,9 @@ func (p *pipeline) findReply(h uint64, pkt *packet.Packet) (*flow.Entry, uint32)
 	if idx := p.flows.FindReply(h, pkt); idx != 0 {
 		return p.flows.At(idx), idx
 	}
-	for _, t := range p.peers {
-		if t.PeekReply(h, pkt, p.snap, &p.seen) {
+	for k := range p.peers {
+		if i := p.peers[k].flows.PeekReply(h, pkt, p.snap, &p.seen); i != 0 {
+			p.seenAt = origin{k, i}
 			return &p.seen, 0
 		}
 	}

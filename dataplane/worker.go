@@ -49,7 +49,7 @@ func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atom
 	}
 	w.realtime = eo.Realtime
 	w.sample = uint64(max(eo.FlowSample, 0))
-	w.events = newEventRing(max(eo.EventRing, 1))
+	w.events = newRing[Event](max(eo.EventRing, 1))
 	w.limit.tokens = limiterBurst
 	if w.flows, err = flow.New(eo.Flows, h); err != nil {
 		return nil, fmt.Errorf("worker %d: %w", id, err)
@@ -143,7 +143,7 @@ func (w *worker) loop() {
 }
 
 // poll is one breath: receive a burst on each port, process it, send what it left, expire a few
-// flows. It returns the number of frames received.
+// flows. It returns how many frames and how much news it received.
 func (w *worker) poll(now uint32) int {
 	if s := w.snap.Load(); s != w.pipeline.snap {
 		w.pipeline.snap, w.last = s, table.Gate{}
@@ -168,6 +168,7 @@ func (w *worker) poll(now uint32) int {
 		}
 	}
 	w.expireFragments()
+	total += w.heed() // before the sweep, which would end what they kept alive
 	w.flows.Sweep(now)
 	w.settle()
 	return total

@@ -203,9 +203,12 @@ func (m *model) checkReply(i uint32, svc table.Ref, f *modelFlow) {
 		m.Fatalf("the reply of flow %d finds %d (backend known: %v)", i, got, known)
 	}
 	var e Entry
-	ok := m.table.PeekReply(h, &p, m.snap, &e)
-	if ok = ok && e.Service == svc && e.Backend == f.be; ok != known || ok && e.Client != p.Dst {
-		m.Fatalf("PeekReply = %v, %+v (backend known: %v)", ok, e, known)
+	at := m.table.PeekReply(h, &p, m.snap, &e)
+	if ok := at != 0 && e.Service == svc && e.Backend == f.be; ok != known || ok && e.Client != p.Dst {
+		m.Fatalf("PeekReply = %d, %+v (backend known: %v)", at, e, known)
+	}
+	if known && (at != i || !m.table.Lives(i, e.Life())) || at == 0 && m.table.Lives(i, e.Life()+1) {
+		m.Fatalf("flow %d is read at %d, and it lives: %v", i, at, m.table.Lives(i, e.Life()))
 	}
 }
 

@@ -32,6 +32,7 @@ func (t *Table) Peek(i uint32, out *Entry) (ok bool) {
 		out.Packets = atomic.LoadUint32(&e.Packets)
 		out.l2 = atomic.LoadUint64(&e.l2)
 		if atomic.LoadUint32(&e.seq) == seq {
+			out.seq = seq
 			s := out.State()
 			return s != StateNone && s != StateDead
 		}
@@ -39,27 +40,35 @@ func (t *Table) Peek(i uint32, out *Entry) (ok bool) {
 	return false
 }
 
-// PeekReply is FindReply for a worker that does not own the table: it copies the flow that p answers.
-func (t *Table) PeekReply(h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) bool {
-	n := t.home(h)
-	b := &t.buckets[n]
-	if t.peekReplyIn(b, h, p, s, out) {
-		return true
-	}
-	return atomic.LoadUint64(&b.fp[2])>>32&0xffff != 0 &&
-		t.peekReplyIn(&t.buckets[t.other(n, fingerprint(h))], h, p, s, out)
+// Life tells a copy's flow from others that have the same index before or after it.
+func (e *Entry) Life() uint32 { return e.seq }
+
+// Lives reports whether entry i still is the flow that a copy was made of. Only the table's owner may ask.
+func (t *Table) Lives(i, life uint32) bool {
+	s := t.entries[i].State()
+	return t.entries[i].seq == life && s != StateNone && s != StateDead
 }
 
-func (t *Table) peekReplyIn(b *bucket, h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) bool {
+// PeekReply is FindReply for a worker that does not own the table: it copies the flow that p answers, and returns its index.
+func (t *Table) PeekReply(h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) uint32 {
+	n := t.home(h)
+	b := &t.buckets[n]
+	if i := t.peekReplyIn(b, h, p, s, out); i != 0 || atomic.LoadUint64(&b.fp[2])>>awayShift&awayMask == 0 {
+		return i
+	}
+	return t.peekReplyIn(&t.buckets[t.other(n, fingerprint(h))], h, p, s, out)
+}
+
+func (t *Table) peekReplyIn(b *bucket, h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) uint32 {
 	pat := pattern(h)
 	for w := range b.fp {
 		word := atomic.LoadUint64(&b.fp[w])
 		for m := match(word, pat) & usedLanes[w]; m != 0; m &= m - 1 {
 			i := atomic.LoadUint32(&b.idx[w*4+bits.TrailingZeros64(m)>>4])
 			if t.Peek(i, out) && answers(out, s, p) {
-				return true
+				return i
 			}
 		}
 	}
-	return false
+	return 0
 }

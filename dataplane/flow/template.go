@@ -20,29 +20,29 @@ func (t *Table) TemplateKey(v *table.Service, client packet.Addr) (k Key, hash u
 
 // PeekTemplate finds a template in a table that another worker owns, and copies it.
 func (t *Table) PeekTemplate(h uint64, k *Key, out *Entry) bool {
-	return t.PeekFlow(h, k, out) && out.State() == StateTemplate
+	return t.PeekFlow(h, k, out) != 0 && out.State() == StateTemplate
 }
 
-// PeekFlow finds a flow in a table that another worker owns, and copies it.
-func (t *Table) PeekFlow(h uint64, k *Key, out *Entry) bool {
+// PeekFlow finds a flow in a table that another worker owns, copies it and returns its index, 0 if there is none.
+func (t *Table) PeekFlow(h uint64, k *Key, out *Entry) uint32 {
 	n := t.home(h)
 	b := &t.buckets[n]
-	if t.peekFlowIn(b, h, k, out) {
-		return true
+	if i := t.peekFlowIn(b, h, k, out); i != 0 || atomic.LoadUint64(&b.fp[2])>>awayShift&awayMask == 0 {
+		return i
 	}
-	return atomic.LoadUint64(&b.fp[2])>>32&0xffff != 0 && t.peekFlowIn(&t.buckets[t.other(n, fingerprint(h))], h, k, out)
+	return t.peekFlowIn(&t.buckets[t.other(n, fingerprint(h))], h, k, out)
 }
 
-func (t *Table) peekFlowIn(b *bucket, h uint64, k *Key, out *Entry) bool {
+func (t *Table) peekFlowIn(b *bucket, h uint64, k *Key, out *Entry) uint32 {
 	pat := pattern(h)
 	for w := range b.fp {
 		word := atomic.LoadUint64(&b.fp[w])
 		for m := match(word, pat) & usedLanes[w]; m != 0; m &= m - 1 {
 			i := atomic.LoadUint32(&b.idx[w*4+bits.TrailingZeros64(m)>>4])
 			if t.Peek(i, out) && out.sameKey(k) {
-				return true
+				return i
 			}
 		}
 	}
-	return false
+	return 0
 }
