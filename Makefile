@@ -11,7 +11,7 @@ TESTFLAGS ?= -count=1 -p 1 -timeout 8m
 RACE ?= ./control/... ./dataplane/...
 BENCH ?= .
 BENCHTIME ?= 1s
-FUZZTIME ?= 10s
+FUZZTIME ?= 60s
 
 # The version comes from the line above; Go's own look at the repository fails when another user owns it.
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
@@ -48,7 +48,7 @@ pgo: build
 	$(GO) tool pprof -proto -output cmd/xlvs/default.pgo bin/pgo/hit.prof bin/pgo/reply.prof bin/pgo/new.prof
 	@ls -l cmd/xlvs/default.pgo
 
-## fuzz: every fuzz target for a while (FUZZTIME=10s)
+## fuzz: every fuzz target for a while (FUZZTIME=60s)
 fuzz:
 	@sh .ci/fuzz $(FUZZTIME)
 

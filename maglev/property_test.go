@@ -143,6 +143,33 @@ func TestPrimes(t *testing.T) {
 	}
 }
 
+// judgeTable checks that slots name live backends and no others, each at least once, and that the order of the
+// configuration does not matter.
+func judgeTable(t *testing.T, backends []Backend, table *Table) {
+	t.Helper()
+	weights := map[string]int{}
+	for _, b := range backends {
+		if b.Weight > 0 {
+			weights[b.Name] = b.Weight
+		}
+	}
+	names, counts := table.Names(), table.Counts()
+	if len(names) != len(weights) {
+		t.Fatalf("%d names of %d live backends", len(names), len(weights))
+	}
+	for i, n := range names {
+		if weights[n] == 0 || counts[i] == 0 {
+			t.Fatalf("%q with weight %d has %d slots", n, weights[n], counts[i])
+		}
+	}
+	turned := slices.Clone(backends)
+	slices.Reverse(turned)
+	again, err := New(turned, uint64(len(table.Slots())))
+	if len(names) > 0 && (err != nil || !slices.Equal(again.Names(), names) || !slices.Equal(again.Slots(), table.Slots())) {
+		t.Fatalf("the same backends in another order: %v, %v", again, err)
+	}
+}
+
 // FuzzNew feeds names and weights of any kind: New must return, with a whole table or an error.
 func FuzzNew(f *testing.F) {
 	f.Add([]byte("web1\x01web2\x02"), uint16(101))
@@ -164,5 +191,6 @@ func FuzzNew(f *testing.F) {
 		if Moved(table, table) != 0 {
 			t.Fatal("a table differs from itself")
 		}
+		judgeTable(t, backends, table)
 	})
 }

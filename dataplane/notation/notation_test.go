@@ -165,15 +165,18 @@ func FuzzFormat(f *testing.F) {
 	})
 }
 
-// Whatever the text, Parse gives an error or a frame.
+// Whatever the text, Parse gives an error or a frame, which Format describes.
 func FuzzParse(f *testing.F) {
 	for _, s := range canonical {
 		f.Add(eth + s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		b, err := Parse(s)
-		if err == nil && len(s) < 1000 {
-			_ = Format(b)
+		if err != nil || len(b) == 0 || len(s) > 1000 {
+			return
+		}
+		if again, err := Parse(Format(b)); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%q is % x, which is %s, which is % x, %v", s, b, Format(b), again, err)
 		}
 	})
 }

@@ -143,7 +143,7 @@ func TestFormatOf(t *testing.T) {
 	}
 }
 
-// Whatever the bytes, reading ends, with packets or an error.
+// Whatever the bytes, reading ends, with packets or an error, and what was read can be written and read again.
 func FuzzReader(f *testing.F) {
 	for _, format := range []Format{Pcap, Pcapng} {
 		var b bytes.Buffer
@@ -166,15 +166,50 @@ func FuzzReader(f *testing.F) {
 		if err != nil {
 			return
 		}
+		var frames [][]byte
 		for range len(capture) + 1 {
 			p, err := r.Read()
 			if err != nil {
+				rewritten(t, frames)
 				return
 			}
 			if len(p.Data) > len(capture) {
 				t.Fatalf("%d bytes of a file of %d", len(p.Data), len(capture))
 			}
+			frames = append(frames, bytes.Clone(p.Data))
 		}
 		t.Fatal("more packets than bytes")
 	})
+}
+
+// rewritten writes frames in both formats and compares what can be read of that.
+func rewritten(t *testing.T, frames [][]byte) {
+	t.Helper()
+	for _, format := range []Format{Pcap, Pcapng} {
+		var b bytes.Buffer
+		w, err := NewWriter(&b, format, []string{"eth0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range frames {
+			if err := w.Write(0, at, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if len(frames) == 0 {
+			continue
+		}
+		r, err := NewReader(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range frames {
+			if p, err := r.Read(); err != nil || !bytes.Equal(p.Data, f) || p.Wire != len(f) || !p.Time.Equal(at) {
+				t.Fatalf("format %d, packet %d: % x, %v, want % x", format, i, p.Data, err, f)
+			}
+		}
+	}
 }
