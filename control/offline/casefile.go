@@ -153,6 +153,9 @@ func ParseCases(name string, text []byte) (*CaseFile, error) {
 		return nil, f.yamlFault(err, "check the indentation, quotes, colons and brackets here and on the line before")
 	}
 	for _, doc := range tree.Docs {
+		if faults := f.checkTags(doc.Body); len(faults) > 0 {
+			return nil, faults
+		}
 		if faults := f.checkKeys(doc.Body, "file"); len(faults) > 0 {
 			return nil, faults
 		}

@@ -47,3 +47,23 @@ func (f *CaseFile) checkKeys(n ast.Node, kind string) (faults config.Errors) {
 	}
 	return faults
 }
+
+// checkTags reports YAML tags. Nothing needs them, and the YAML package fails on a tagged scalar where a list belongs.
+func (f *CaseFile) checkTags(n ast.Node) (faults config.Errors) {
+	ast.Walk(visit(func(n ast.Node) {
+		if t, ok := n.(*ast.TagNode); ok {
+			p := placeOf(t)
+			faults = append(faults, &config.Error{File: f.Name, Line: p.line, Column: p.column, Problem: "YAML tags have no use here",
+				Remedy: "remove " + t.GetToken().Value})
+		}
+	}), n)
+	return faults
+}
+
+type visit func(ast.Node)
+
+// Visit implements ast.Visitor.
+func (v visit) Visit(n ast.Node) ast.Visitor {
+	v(n)
+	return v
+}
