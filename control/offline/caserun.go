@@ -2,6 +2,7 @@ package offline
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"xlvs/control"
 	"xlvs/control/config"
 	"xlvs/dataplane/notation"
+	wire "xlvs/dataplane/packet"
 )
 
 // caseFlows bounds the flow table of a case, which has a few packets.
@@ -201,6 +203,11 @@ func (d *Director) compareFrames(want list, got []Sent, vars map[string]string) 
 			continue
 		}
 		name, text, _ := strings.Cut(strings.TrimSpace(expand(want[i].text, vars)), " ")
+		if i < len(got) {
+			text = anyID(text, got[i].Frame)
+		} else {
+			text = anyID(text, nil)
+		}
 		frame, err := notation.Parse(text)
 		if err != nil {
 			return nil, fmt.Errorf("out: frame %d: %w", i+1, err)
@@ -216,6 +223,17 @@ func (d *Director) compareFrames(want list, got []Sent, vars map[string]string) 
 		}
 	}
 	return failures, nil
+}
+
+// anyID puts the identification of the frame's outermost IPv4 header where an expectation leaves it open: a tunnel's depends on
+// what is inside.
+func anyID(text string, frame []byte) string {
+	id := uint16(0)
+	var p wire.Packet
+	if wire.Parse(frame, &p); p.Kind < wire.KindMalformed && !p.V6 {
+		id = binary.BigEndian.Uint16(frame[p.L3+4:])
+	}
+	return strings.Replace(text, " id=any", fmt.Sprintf(" id=%d", id), 1)
 }
 
 // String writes a frame as a case's `out` does.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -139,6 +140,47 @@ func TestEverySumOfGUE(t *testing.T) {
 		start, _ := rewrite.TUN(c, off, parse(t, f), &b, hash)
 		if c[start+14+40+6]|c[start+14+40+7] == 0 {
 			t.Fatalf("payload %#x: the checksum is sent as zero, which says that there is none", n)
+		}
+	}
+}
+
+// Where routers may fragment the outer packet, its identification differs from packet to packet of a flow, and from one
+// fragment of an inner packet to the next (RFC 6864, 4.1). Only the same packet again has the same one.
+func TestOuterIdentification(t *testing.T) {
+	ids := func(b *table.Backend, frames ...[]byte) (out []uint16) {
+		for _, f := range frames {
+			var p packet.Packet
+			packet.Parse(f, &p)
+			c := chunk(f)
+			start, _ := rewrite.TUN(c, off, &p, b, hash)
+			out = append(out, binary.BigEndian.Uint16(c[start+14+4:]))
+		}
+		return out
+	}
+	encapsulated := *backend(false)
+	encapsulated.Encap, encapsulated.EncapTo = table.GUE, 6080
+	for name, b := range map[string]*table.Backend{"ipip": backend(false), "gue": &encapsulated} {
+		for _, v6 := range []bool{true, false} {
+			for _, udp := range []bool{true, false} {
+				s := spec(v6, udp)
+				s.DF = false
+				first := s.Build()
+				s.Payload, s.ID = []byte("hello, there"), s.ID+1
+				second := s.Build()
+				s.Payload, s.ID = make([]byte, 1000), s.ID+1
+				parts := frametest.Fragments(s.Build(), 400, 7)
+				got := ids(b, first, second, parts[0], parts[1], parts[2])
+				if slices.Sort(got); len(slices.Compact(slices.Clone(got))) != len(got) {
+					t.Errorf("%s, v6 %v, udp %v: different packets have identifications % x", name, v6, udp, got)
+				}
+				if got := ids(b, second, second); got[0] != got[1] {
+					t.Errorf("%s, v6 %v, udp %v: one packet has % x", name, v6, udp, got)
+				}
+			}
+		}
+		echo := spec(true, false)
+		if got := ids(b, echo.Echo(false, 1, 1), echo.Echo(false, 1, 2)); got[0] == got[1] {
+			t.Errorf("%s: two echo requests have identification %#x", name, got[0])
 		}
 	}
 }

@@ -87,16 +87,18 @@ func innerTOS(in []byte, p *packet.Packet) (tos, ttl uint8) {
 	return in[1], in[8]
 }
 
-// outer4 writes the outer IPv4 header h for n bytes of protocol next; in is the inner packet. DF is as the inner packet has it. The
-// identification matters only where the packet may be fragmented (RFC 6864); it is the inner packet's
-// own, mixed with the flow's hash, so that it is as unique as that one, and with the inner offset, so that
-// fragments of one packet have different ones.
+// outer4 writes the outer IPv4 header h for n bytes of protocol next; in is the inner packet. DF is as the inner packet has it, and
+// off over IPv6 (RFC 4213, 3.2). The identification matters only where the packet may be fragmented (RFC 6864). It is the
+// flow's hash, mixed with the inner packet's own, so that it is as unique as that one, and with the inner offset, so that
+// fragments of one packet have different ones; where the inner packet is IPv6, with what differs from packet to packet there.
 func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, next uint8, hash uint64) {
 	tos, ttl := innerTOS(in, p)
 	id, frag := uint64(bits.ReverseBytes16(uint16(hash))), uint64(0)
 	if !p.V6 {
 		id ^= uint64(binary.LittleEndian.Uint16(in[4:])) ^ uint64(binary.LittleEndian.Uint16(in[6:])&offsetBits)
 		frag = uint64(in[6] & 0x40)
+	} else {
+		id ^= uint64(varying(in, p))
 	}
 	// The header as two little-endian words and the destination.
 	first := 0x45 | uint64(tos)<<8 | uint64(bits.ReverseBytes16(uint16(packet.IPv4Len+n)))<<16 | id<<32 | frag<<48
@@ -107,6 +109,23 @@ func outer4(h, in []byte, p *packet.Packet, be *table.Backend, n int, next uint8
 	binary.LittleEndian.PutUint64(h, first)
 	binary.LittleEndian.PutUint64(h[8:], second)
 	binary.LittleEndian.PutUint32(h[16:], uint32(dst))
+}
+
+// varying returns 16 bits in which IPv6 packet in differs from others of its flow: of its checksum, which all of the packet
+// went into, so that packets with the same ones are mostly the same packet; of a fragment's identification and offset.
+func varying(in []byte, p *packet.Packet) uint16 {
+	l4 := int(p.L4) - int(p.L3)
+	switch p.Kind {
+	case packet.KindTCP:
+		return binary.LittleEndian.Uint16(in[l4+16:])
+	case packet.KindUDP:
+		return binary.LittleEndian.Uint16(in[l4+6:])
+	case packet.KindICMP:
+		return binary.LittleEndian.Uint16(in[l4+2:])
+	case packet.KindFragment:
+		return binary.LittleEndian.Uint16(in[l4-2:]) ^ binary.LittleEndian.Uint16(in[l4-6:])
+	}
+	return 0
 }
 
 const offsetBits = 0xff1f // of IPv4's fragment field, loaded little-endian
