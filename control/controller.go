@@ -71,6 +71,7 @@ type Controller struct {
 	checkCount                 int
 	names                      map[table.Ref]backendName // of every backend that a flow may still name
 	steering                   steering
+	attached                   bool               // the steering programs are on the interfaces
 	macs                       []net.HardwareAddr // by interface: what the datapath was told
 	hops                       map[routeKey]*hopState
 	vips                       vips
@@ -112,7 +113,7 @@ type announcer interface {
 const slotRest = time.Minute
 
 // New opens what the loop needs (netlink, health checks, announcements), looks at interfaces and next
-// hops once, and publishes a first snapshot. Close undoes it.
+// hops once, and publishes a first snapshot. Nothing is announced before Attached. Close undoes it.
 func New(o Options) (*Controller, error) {
 	c := newController(o)
 	var err error

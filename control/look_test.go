@@ -93,6 +93,25 @@ func TestMACChanges(t *testing.T) {
 	})
 }
 
+// VIPs are answered for when frames for them reach the workers, and not before.
+func TestAnnouncedOnceAttached(t *testing.T) {
+	w := newWorld(t, services(web))
+	must(t, w.start())
+	w.up()
+	if len(w.ann.vips) != 0 || len(w.lines("vip.announced")) != 0 {
+		t.Errorf("before the steering programs are there, %v is answered for", w.ann.vips)
+	}
+	w.path.refuse(errRefused)
+	if err := w.Attached(); !errors.Is(err, errRefused) || len(w.ann.vips) != 0 {
+		t.Errorf("they could not be told their addresses: %v, and %v is answered for", err, w.ann.vips)
+	}
+	w.path.refuse(nil)
+	must(t, w.Attached())
+	if len(w.ann.vips) != 1 || len(w.lines("vip.announced")) != 1 {
+		t.Errorf("once they are there, %v is answered for; log %v", w.ann.vips, w.lines("vip.announced"))
+	}
+}
+
 func TestAttachedFails(t *testing.T) {
 	w := started(t, plain)
 	w.path.refuse(errRefused)

@@ -64,6 +64,15 @@ func (c *Controller) standIn() {
 func (c *Controller) report(now time.Time) {
 	c.tellTables(now)
 	c.tellHops(now)
+	c.announce()
+}
+
+// announce answers for VIPs once their packets reach the workers: a neighbour that was told earlier would send them to a host
+// which has no such address.
+func (c *Controller) announce() {
+	if !c.attached {
+		return
+	}
 	err := c.announceAll()
 	if err != nil {
 		c.due.within(retryAfter)
@@ -137,7 +146,7 @@ func (b *built) maglev() *maglev.Table {
 }
 
 // Attached tells the controller that the steering programs are on the interfaces now: they learn their MAC
-// addresses. It comes between New and Run.
+// addresses, and VIPs are answered for from here on. It comes between New and Run.
 func (c *Controller) Attached() error {
 	var errs []error
 	for i, f := range c.facts {
@@ -148,5 +157,11 @@ func (c *Controller) Attached() error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	c.attached = true
+	c.announce()
+	c.writeLines()
+	return nil
 }

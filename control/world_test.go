@@ -73,6 +73,7 @@ func newWorld(t testing.TB, text string) *world {
 func started(t testing.TB, text string) *world {
 	t.Helper()
 	w := newWorld(t, text)
+	w.attached = true // fakes need no steering program
 	must(t, w.start())
 	return w
 }

@@ -103,11 +103,11 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 	if err := d.path.Attach(); err != nil {
 		return err
 	}
-	if err := d.ctl.Attached(); err != nil {
-		return err
-	}
 	for _, i := range d.path.Interfaces() {
 		d.log.Emit(flowlog.InterfaceAttached{Interface: i.Name, Queues: len(i.Queues), Attach: i.Attach.String(), Bind: i.Bind})
+	}
+	if err := d.ctl.Attached(); err != nil {
+		return err
 	}
 	srv, err := api.Serve(d.conf.Director.API, d)
 	if err != nil {
