@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // MaxQueues is the number of receive queues an interface can have sockets on: queue numbers are below it.
@@ -24,11 +25,12 @@ type steerInterface struct {
 	Program  *ebpf.Program  `ebpf:"steer"`
 	Sockets  *ebpf.Map      `ebpf:"sockets"`
 	Counters *ebpf.Map      `ebpf:"counters"`
+	Meters   *ebpf.Map      `ebpf:"meters"`
 	OwnMAC   *ebpf.Variable `ebpf:"own_mac"`
 }
 
 func (o *steerInterface) Close() error {
-	return errors.Join(o.Program.Close(), o.Sockets.Close(), o.Counters.Close())
+	return errors.Join(o.Program.Close(), o.Sockets.Close(), o.Counters.Close(), o.Meters.Close())
 }
 
 // Attach runs the steering program on an interface of the network namespace of the calling thread. name serves
@@ -96,6 +98,21 @@ func (a *Attachment) SetMAC(mac net.HardwareAddr) error {
 		return fmt.Errorf("steer %s: set the MAC address: %w", a.name, err)
 	}
 	return nil
+}
+
+// MeterSize is the bytes of a queue's meter.
+const MeterSize = 64
+
+// Meters maps what the program shares with the workers of the interface's queues: MaxQueues meters of MeterSize bytes, by queue.
+// A meter begins with three numbers of 32 bits in the machine's byte order: how many of 256 packets that would open a TCP flow of a
+// service the program is to drop, which is the worker's to write; how many frames the queue has brought, and how many of
+// them would open such a flow, which the program counts. The mapping outlives the Attachment: the caller unmaps it (unix.Munmap).
+func (a *Attachment) Meters() ([]byte, error) {
+	mem, err := unix.Mmap(a.objects.Meters.FD(), 0, MaxQueues*MeterSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("steer %s: map the meters: %w", a.name, err)
+	}
+	return mem, nil
 }
 
 // Counters returns what the program has counted on this interface, all CPUs together.

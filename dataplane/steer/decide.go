@@ -19,6 +19,10 @@ const (
 	etherVLAN  = 0x8100 // IEEE 802.1Q
 	etherSVLAN = 0x88a8 // IEEE 802.1ad
 
+	tcpSYN = 0x02
+	tcpRST = 0x04
+	tcpACK = 0x10
+
 	maxExtensions = 6
 )
 
@@ -27,7 +31,7 @@ const undecided = Reason(NumReasons)
 
 // A Verdict is where a frame goes, and why.
 type Verdict struct {
-	Director bool // false: the kernel's
+	Director bool // false: the kernel's, or nobody's if it is Shed
 	Reason   Reason
 }
 
@@ -38,6 +42,7 @@ type parsed struct {
 	fragment bool
 	proto    uint8
 	icmpType uint8
+	opening  bool // a TCP segment that a client opens a connection with
 }
 
 // Decide says what the steering program does with an Ethernet frame under these rules, in the same
@@ -80,7 +85,11 @@ func decide(frame []byte, rules *RuleSet) Reason {
 	if r != undecided {
 		return r
 	}
-	return rules.match(&p)
+	r = rules.match(&p)
+	if rules.shed && p.opening && (r == Service || r == ServiceAnyPort) {
+		return Shed
+	}
+	return r
 }
 
 func (p *parsed) readIPv4(b []byte) Reason {
@@ -187,6 +196,7 @@ func (p *parsed) readUpper(b []byte) bool {
 	case p.proto == protoTCP || p.proto == protoUDP:
 		copy(p.src.Port[:], b[0:2])
 		copy(p.dst.Port[:], b[2:4])
+		p.opening = p.proto == protoTCP && b[13]&(tcpSYN|tcpACK|tcpRST) == tcpSYN
 	}
 	return true
 }

@@ -113,6 +113,9 @@ func TestKernelDecidesAsDecideDoes(t *testing.T) {
 		}
 	}
 	for reason := range NoSocket {
+		if reason == Shed {
+			continue // see TestKernelShedsAsDecideDoes
+		}
 		if reached[reason] < 10 {
 			t.Errorf("only %d mutated frames reached %s: the test is too weak", reached[reason], reason)
 		}

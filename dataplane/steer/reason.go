@@ -1,6 +1,6 @@
 package steer
 
-// A Reason says why a frame went to the director or to the kernel. Every frame has exactly
+// A Reason says why a frame went to the director, to the kernel or to nobody. Every frame has exactly
 // one; NoSocket is counted in addition.
 type Reason uint32
 
@@ -28,6 +28,10 @@ const (
 	PassOther     = Reason(steerReasonREASON_PASS_OTHER)     // everything else
 )
 
+// Shed is the reason of the frames that the program drops: each would open a TCP flow of a service, and the
+// worker of its queue asked for that, because it cannot keep up. See Attachment.Meters.
+const Shed = Reason(steerReasonREASON_SHED)
+
 // NoSocket counts, beside their own reason, frames for the director that fell to the kernel because their
 // queue has no AF_XDP socket.
 const NoSocket = Reason(steerReasonREASON_NO_SOCKET)
@@ -40,7 +44,7 @@ var reasonNames = [NumReasons]string{
 	Reply: "reply", ReplyFragment: "reply_fragment", ReplyICMP: "reply_icmp", TunnelICMP: "tunnel_icmp",
 	PassL2: "pass_l2", PassNotIP: "pass_not_ip", PassMalformed: "pass_malformed", PassExtension: "pass_extension",
 	PassControl: "pass_control", PassVIPOther: "pass_vip_other", PassLocal: "pass_local", PassOther: "pass_other",
-	NoSocket: "no_socket",
+	Shed: "shed", NoSocket: "no_socket",
 }
 
 // String returns the reason's name in metrics and logs.

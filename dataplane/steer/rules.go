@@ -63,6 +63,7 @@ type RuleSet struct {
 	sources  map[address]role
 	replies  map[endpoint]role
 	mac      uint64
+	shed     bool
 
 	prefixes       map[prefix]role
 	prefixServices map[prefixEndpoint]role
@@ -117,6 +118,14 @@ func NewRuleSet(rules Rules) (*RuleSet, error) {
 func (s *RuleSet) WithMAC(mac [6]byte) *RuleSet {
 	t := *s
 	t.mac = macNumber(mac[:])
+	return &t
+}
+
+// Shedding returns the same rules for a queue whose worker asks for every packet to be dropped that would open a TCP flow: a
+// meter's shed level of 256. Below that chance decides in the kernel; without Shedding the level is 0.
+func (s *RuleSet) Shedding() *RuleSet {
+	t := *s
+	t.shed = true
 	return &t
 }
 

@@ -26,6 +26,14 @@ type steerEndpoint struct {
 	Zero  uint8
 }
 
+type steerMeter struct {
+	_       structs.HostLayout
+	Shed    uint32
+	Frames  uint32
+	Opening uint32
+	Zero    [13]uint32
+}
+
 type steerPrefix struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -60,8 +68,9 @@ const (
 	steerReasonREASON_PASS_VIP_OTHER   steerReason = 13
 	steerReasonREASON_PASS_LOCAL       steerReason = 14
 	steerReasonREASON_PASS_OTHER       steerReason = 15
-	steerReasonREASON_NO_SOCKET        steerReason = 16
-	steerReasonREASON_COUNT            steerReason = 17
+	steerReasonREASON_SHED             steerReason = 16
+	steerReasonREASON_NO_SOCKET        steerReason = 17
+	steerReasonREASON_COUNT            steerReason = 18
 )
 
 type steerRole uint32
@@ -82,6 +91,7 @@ const (
 const (
 	steerMapCounters       = "counters"
 	steerMapDests          = "dests"
+	steerMapMeters         = "meters"
 	steerMapPrefixServices = "prefix_services"
 	steerMapPrefixes       = "prefixes"
 	steerMapReplies        = "replies"
@@ -143,6 +153,7 @@ type steerProgramSpecs struct {
 type steerMapSpecs struct {
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Dests          *ebpf.MapSpec `ebpf:"dests"`
+	Meters         *ebpf.MapSpec `ebpf:"meters"`
 	PrefixServices *ebpf.MapSpec `ebpf:"prefix_services"`
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
 	Replies        *ebpf.MapSpec `ebpf:"replies"`
@@ -180,6 +191,7 @@ func (o *steerObjects) Close() error {
 type steerMaps struct {
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Dests          *ebpf.Map `ebpf:"dests"`
+	Meters         *ebpf.Map `ebpf:"meters"`
 	PrefixServices *ebpf.Map `ebpf:"prefix_services"`
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
 	Replies        *ebpf.Map `ebpf:"replies"`
@@ -192,6 +204,7 @@ func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Counters,
 		m.Dests,
+		m.Meters,
 		m.PrefixServices,
 		m.Prefixes,
 		m.Replies,

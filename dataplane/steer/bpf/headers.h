@@ -23,6 +23,11 @@
 #define PROTO_ICMPV6 58
 #define PROTO_DSTOPTS 60
 
+/* Flags of the TCP header's byte 13. */
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
 /* Extension headers that are walked before giving the packet up to the kernel. */
 #define MAX_EXTENSIONS 6
 

@@ -34,11 +34,13 @@ struct xdp_md {
 };
 
 #define BPF_MAP_TYPE_HASH 1
+#define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LPM_TRIE 11
 #define BPF_MAP_TYPE_XSKMAP 17
 
 #define BPF_F_NO_PREALLOC 1
+#define BPF_F_MMAPABLE 1024
 
 #include <bpf/bpf_helpers.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 
 /* The steering program. It decides frame by frame whether the director or the kernel gets the frame, and
- * changes none. decide.go says the same in Go; a test holds the two together. */
+ * changes none. Packets that open flows it drops while a worker asks for that. decide.go says the same in Go; a test holds the two together. */
 #include "headers.h"
 
 /* Why a frame went where it went. Order and names are the counters' (reason.go). */
@@ -24,6 +24,8 @@ enum reason {
 	REASON_PASS_VIP_OTHER,
 	REASON_PASS_LOCAL,
 	REASON_PASS_OTHER,
+	/* to nobody: would open a flow, and the worker cannot keep up */
+	REASON_SHED,
 	/* counted beside one of the director's reasons: its queue has no socket */
 	REASON_NO_SOCKET,
 	REASON_COUNT,
@@ -132,6 +134,25 @@ struct {
 	__type(value, __u32);
 } sockets SEC(".maps");
 
+/* What the program and the worker of a queue tell each other. The worker has it mapped, so that neither side makes
+ * a call for it. A cache line each: queues are received on different cores. The program's numbers turn over. It adds to
+ * them without a lock, because a queue is received on one core at a time; a frame that another core counts at
+ * the same moment (a generic program with RPS) may be missed, which does not matter. */
+struct meter {
+	__u32 shed;    /* of 256 packets that would open a flow, so many are dropped; the worker's */
+	__u32 frames;  /* that the queue has brought */
+	__u32 opening; /* of these, such that would open a flow */
+	__u32 zero[13];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct meter);
+} meters SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, REASON_COUNT);
@@ -152,6 +173,8 @@ struct packet {
 	__u8 fragment;
 	__u8 proto;
 	__u8 icmp_type;
+	/* a TCP segment that a client opens a connection with */
+	__u8 opening;
 };
 
 static __always_inline void count(__u32 reason)
@@ -227,7 +250,7 @@ static __always_inline void read_quote(struct cursor *at, struct packet *p, __s6
 static __always_inline int read_upper(struct cursor *c, struct packet *p, __s64 length)
 {
 	int icmp = p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP);
-	__u8 *icmp_type;
+	__u8 *icmp_type, *tcp;
 	__be16 *ports;
 
 	if (icmp) {
@@ -246,6 +269,10 @@ static __always_inline int read_upper(struct cursor *c, struct packet *p, __s64 
 		return 0;
 	p->src.port = ports[0];
 	p->dst.port = ports[1];
+	if (p->proto == PROTO_TCP) {
+		tcp = peek(c, 20);
+		p->opening = tcp && (tcp[13] & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+	}
 	return 1;
 }
 
@@ -490,6 +517,17 @@ static __always_inline enum reason decide(struct cursor *c, struct packet *p)
 	return decide_for_router(p);
 }
 
+/* Does the worker of this queue want a packet that opens a flow dropped? Established flows come first: what they need of
+ * a worker that cannot keep up, new ones must not take. Chance decides, so that a client whose SYN
+ * was dropped has another chance with the next. */
+static __always_inline int is_shed(const struct packet *p, enum reason reason, struct meter *meter)
+{
+	if (!p->opening || (reason != REASON_SERVICE && reason != REASON_SERVICE_ANY_PORT))
+		return 0;
+	meter->opening++;
+	return (bpf_get_prandom_u32() & 0xff) < *(volatile __u32 *)&meter->shed;
+}
+
 SEC("xdp")
 int steer(struct xdp_md *ctx)
 {
@@ -499,9 +537,18 @@ int steer(struct xdp_md *ctx)
 	};
 	struct packet p = {};
 	enum reason reason = decide(&c, &p);
+	__u32 queue = ctx->rx_queue_index;
+	struct meter *meter = bpf_map_lookup_elem(&meters, &queue);
 	int action;
 
+	if (meter) {
+		meter->frames++;
+		if (is_shed(&p, reason, meter))
+			reason = REASON_SHED;
+	}
 	count(reason);
+	if (reason == REASON_SHED)
+		return XDP_DROP;
 	if (reason > LAST_DIRECTOR_REASON)
 		return XDP_PASS;
 	/* XDP_PASS in the flags is what the helper returns for a queue without a socket. */
