@@ -141,6 +141,15 @@ type Port interface {
 	Close() error
 }
 
+// A Reliever is a Port that can have some of its frames dropped before it must receive them, while more come than
+// its worker can take.
+type Reliever interface {
+	Port
+	// Relieve has it look after that. The worker calls it once a poll with its clock, in milliseconds. It reports
+	// whether frames are being dropped: a worker that sleeps for long then would do so for no reason.
+	Relieve(now uint32) bool
+}
+
 // PortStats are a port's counters since it was opened.
 type PortStats struct {
 	RxPackets, RxBytes uint64

@@ -24,6 +24,8 @@ type worker struct {
 	ports    []Port
 	ifaces   []int  // interface of each port
 	tx       []Port // by interface: where it is sent on
+	relieved []Reliever
+	shedding bool // for one of them at least
 	snap     *atomic.Pointer[table.Snapshot]
 	stop     atomic.Bool
 	wakeFD   int
@@ -78,6 +80,9 @@ func newWorker(id int, o WorkerOptions, eo *Options, h packet.Hasher, snap *atom
 // assign finds the interface of each port and the port for each interface.
 func (w *worker) assign(o WorkerOptions) error {
 	for i, p := range o.Ports {
+		if r, ok := p.(Reliever); ok {
+			w.relieved = append(w.relieved, r)
+		}
 		k := i
 		if o.Interfaces != nil {
 			k = o.Interfaces[i]
@@ -167,6 +172,12 @@ func (w *worker) poll(now uint32) int {
 			w.count.PortErrors++
 		}
 	}
+	w.shedding = false
+	for _, r := range w.relieved {
+		if r.Relieve(now) {
+			w.shedding = true
+		}
+	}
 	w.expireFragments()
 	total += w.heed() // before the sweep, which would end what they kept alive
 	w.flows.Sweep(now)
@@ -190,10 +201,15 @@ func (w *worker) flush() {
 // sleepFor bounds a sleep, so that flows expire and new snapshots are taken up also when nothing comes.
 const sleepFor = 100 // milliseconds
 
-// sleep blocks in poll(2) until a frame, a wake-up or sleepFor.
+// sleep blocks in poll(2) until a frame, a wake-up or sleepFor. What is dropped for the worker wakes nobody, so
+// it looks itself whether that must go on.
 func (w *worker) sleep() {
 	w.count.Sleeps++
-	_, err := unix.Poll(w.polls, sleepFor)
+	most := sleepFor
+	if w.shedding {
+		most = 1
+	}
+	_, err := unix.Poll(w.polls, most)
 	if err == nil && w.polls[0].Revents != 0 {
 		var b [8]byte
 		_, _ = unix.Read(w.wakeFD, b[:])

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"xlvs/dataplane"
 	"xlvs/dataplane/steer"
 	"xlvs/dataplane/xsk"
@@ -31,6 +33,7 @@ type Options struct {
 	FrameSize  int   // bytes a chunk; 0: by the largest MTU
 	Ring       int   // slots of each ring
 	BusyPoll   xsk.BusyPoll
+	NoShed     bool // do not drop packets that would open flows for a worker that cannot keep up
 	Engine     dataplane.Options
 }
 
@@ -51,7 +54,9 @@ type Datapath struct {
 	infos    []Info
 	sets     []*xsk.Set
 	attached []*steer.Attachment
+	noShed   bool
 	restore  []func() error // gives interfaces their settings back
+	meters   [][]byte       // mappings that the workers' ports use
 }
 
 // Open opens a socket on every queue asked for and makes the engine over them. Nothing is received
@@ -60,7 +65,7 @@ type Datapath struct {
 // Worker w of n owns queues w, w+n, w+2n … of every interface: it must be able to send on each, so there are never
 // more workers than the interface with the fewest queues has.
 func Open(o Options) (_ *Datapath, err error) {
-	d := &Datapath{}
+	d := &Datapath{noShed: o.NoShed}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -271,8 +276,13 @@ func (d *Datapath) Attach() error {
 	return nil
 }
 
-// connect puts an interface's sockets into the map of its steering program.
+// connect puts an interface's sockets into the map of its steering program, and gives their ports the program's meters.
 func (d *Datapath) connect(a *steer.Attachment, info *Info) error {
+	meters, err := a.Meters()
+	if err != nil {
+		return err
+	}
+	d.meters = append(d.meters, meters)
 	for _, set := range d.sets {
 		for _, p := range set.Ports {
 			if p.Name() != info.Name {
@@ -283,6 +293,9 @@ func (d *Datapath) connect(a *steer.Attachment, info *Info) error {
 			}
 			if err := a.SetSocket(p.Queue(), p.FD()); err != nil {
 				return err
+			}
+			if !d.noShed {
+				p.Share(xsk.MeterAt(meters, p.Queue()))
 			}
 		}
 	}
@@ -323,6 +336,10 @@ func (d *Datapath) Close() error {
 	for _, restore := range slices.Backward(d.restore) {
 		errs = append(errs, restore())
 	}
-	d.Steerer, d.Engine, d.sets, d.attached, d.restore = nil, nil, nil, nil, nil
+	// Only now does no worker use them any more.
+	for _, m := range d.meters {
+		errs = append(errs, unix.Munmap(m))
+	}
+	d.Steerer, d.Engine, d.sets, d.attached, d.restore, d.meters = nil, nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -41,3 +41,9 @@ func (c *consumer[T]) release(n uint32) {
 	c.next += n
 	atomic.StoreUint32(c.tail, c.next)
 }
+
+// pending returns how many slots wait to be read.
+func (c *consumer[T]) pending() uint32 {
+	c.limit = atomic.LoadUint32(c.head)
+	return c.limit - c.next
+}

@@ -28,6 +28,9 @@ type Port struct {
 	inFlight   uint32 // chunks sent and not yet back from the completion ring
 	lastErr    *WakeError
 	unpolled   uint32 // frames received since pollNAPI
+	pollMost   uint32 // frames that one pollNAPI takes from the device at most
+	meter      atomic.Pointer[Meter]
+	shed       shedder
 
 	count counters
 

@@ -1,6 +1,6 @@
 package xsk
 
-// All of the package's unsafe code is in this file: views of mapped rings, and the
+// All of the package's unsafe code is in this file: views of mapped rings and meters, and the
 // getsockopt calls that fill a struct.
 
 import (
@@ -43,6 +43,12 @@ func viewRing[T any](mem []byte, off unix.XDPRingOffset, size int) ringMap[T] {
 		flags:    (*uint32)(unsafe.Pointer(&mem[off.Flags])),
 		slots:    unsafe.Slice((*T)(unsafe.Pointer(&mem[off.Desc])), size),
 	}
+}
+
+// MeterAt returns the meter of a queue in memory that holds those of all, one after the other.
+func MeterAt(mem []byte, queue int) *Meter {
+	const size = int(unsafe.Sizeof(Meter{}))
+	return (*Meter)(unsafe.Pointer(&mem[queue*size : (queue+1)*size][0]))
 }
 
 func ringOffsets(fd int) (unix.XDPMmapOffsets, error) {

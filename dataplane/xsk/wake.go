@@ -69,7 +69,9 @@ func (p *Port) pollNAPI() {
 	if fd < 0 {
 		fd = p.fd
 	}
+	before := p.shed.counted()
 	p.received(p.syscall(unix.SYS_RECVFROM, fd))
+	p.shed.polled(before, p.pollMost)
 }
 
 func (p *Port) received(errno unix.Errno) {

@@ -43,6 +43,15 @@ type BusyPoll struct {
 
 func (b BusyPoll) on() bool { return b.Microseconds > 0 }
 
+// most is how many frames a poll takes from the device at most: two budgets (napi_busy_loop, busy_poll_stop), of
+// BUSY_POLL_BUDGET frames unless told otherwise.
+func (b BusyPoll) most() uint32 {
+	if b.Budget == 0 {
+		return 2 * 8
+	}
+	return 2 * uint32(b.Budget)
+}
+
 // Config is what one worker's Set is made of.
 type Config struct {
 	Ports         []Options
@@ -243,6 +252,7 @@ func (s *Set) addPort(cfg Config, d *device, fd int, flags bindFlags) error {
 		if err := busyPoll(fd, cfg.BusyPoll); err != nil {
 			return err
 		}
+		p.pollMost = cfg.BusyPoll.most()
 	}
 	p.txBudget = tune(fd, cfg.Ring, cfg.FrameSize)
 	r, err := mapRings(fd, cfg.Ring)
