@@ -28,8 +28,8 @@ type backendName struct {
 type drain struct {
 	buf     [256]dataplane.Event
 	atOnce  int
-	lost    []uint64 // events lost by worker, as last reported
-	drops   [dataplane.NumReasons]uint64
+	lost    []uint64          // events lost by worker, as last reported
+	drops   map[string]uint64 // by reason, as last reported
 	summary time.Time
 }
 
@@ -57,6 +57,7 @@ func (c *Controller) nameBackends(now time.Time) {
 func (c *Controller) drainEvents(all bool) {
 	if c.drain.lost == nil {
 		c.drain.lost = make([]uint64, c.engine.Workers())
+		c.drain.drops = map[string]uint64{}
 		c.drain.summary = time.Now()
 	}
 	for w := range c.engine.Workers() {
@@ -76,13 +77,12 @@ func (c *Controller) summarize(now time.Time) {
 	interval := now.Sub(c.drain.summary)
 	c.drain.summary = now
 	reasons := map[string]uint64{}
-	sum := c.engine.Counters()
-	for i, n := range sum.Drops {
-		if d := n - c.drain.drops[i]; d > 0 {
-			reasons[dataplane.Reason(i).String()] = d
+	for reason, n := range c.drops() {
+		if was := c.drain.drops[reason]; n > was {
+			reasons[reason] = n - was
+			c.drain.drops[reason] = n
 		}
 	}
-	c.drain.drops = sum.Drops
 	if len(reasons) > 0 {
 		c.log.Emit(flowlog.DropSummary{Interval: interval, Reasons: reasons})
 	}

@@ -100,11 +100,16 @@ func TestSummary(t *testing.T) {
 		time.Sleep(summaryEvery)
 		w.drainEvents(false)
 		w.traffic(40100, 2)
+		w.path.shed[1].Store(70)
 		time.Sleep(summaryEvery)
 		w.drainEvents(false)
 		time.Sleep(summaryEvery)
 		w.drainEvents(false)
-		want := []string{"drop.summary 10000 3 map[no_backend:3]", "drop.summary 10000 2 map[no_backend:2]"}
+		w.path.shed[0].Store(5)
+		w.path.shed[1].Store(72)
+		time.Sleep(summaryEvery)
+		w.drainEvents(false)
+		want := []string{"drop.summary 10000 3 map[no_backend:3]", "drop.summary 10000 72 map[no_backend:2 shed:70]", "drop.summary 10000 7 map[shed:7]"}
 		if got := said(w.lines("drop.summary"), "interval_ms", "packets", "reasons"); !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -190,6 +191,7 @@ type fakeDatapath struct {
 	fail    func(steer.Rules) error
 	failMAC error
 	macs    [2]net.HardwareAddr
+	shed    [2]atomic.Uint64
 }
 
 func (f *fakeDatapath) Apply(r steer.Rules) error {
@@ -239,6 +241,6 @@ func (f *fakeDatapath) refuse(err error) {
 }
 
 func (f *fakeDatapath) Steered(i int) (c steer.Counters, err error) {
-	c[steer.Service] = uint64(7 + i)
+	c[steer.Service], c[steer.Shed] = uint64(7+i), f.shed[i].Load()
 	return c, nil
 }

@@ -23,7 +23,7 @@ type InterfaceInfo struct {
 func (c *Controller) Status(infos []InterfaceInfo) api.Status {
 	st := api.Status{
 		Version: c.opt.Version, PID: os.Getpid(), File: c.opt.File, Started: c.started,
-		Forwarded: map[string]uint64{}, Drops: map[string]uint64{},
+		Forwarded: map[string]uint64{}, Drops: c.drops(),
 	}
 	c.mu.RLock()
 	st.Generation, st.Services = c.generation, len(c.services)
@@ -46,12 +46,25 @@ func (c *Controller) Status(infos []InterfaceInfo) api.Status {
 		st.Forwarded[table.Mode(m).String()] = n
 	}
 	st.Replies = sum.Replies
+	return st
+}
+
+// drops are all packets dropped so far, by reason: by workers, and for them by the steering program.
+func (c *Controller) drops() map[string]uint64 {
+	out := map[string]uint64{}
+	sum := c.engine.Counters()
 	for r, n := range sum.Drops {
 		if n > 0 {
-			st.Drops[dataplane.Reason(r).String()] = n
+			out[dataplane.Reason(r).String()] = n
 		}
 	}
-	return st
+	shed := steer.Shed.String()
+	for i := range c.opt.Config.Interfaces {
+		if n := c.steered(i)[shed]; n > 0 {
+			out[shed] += n
+		}
+	}
+	return out
 }
 
 // steered returns no counters where they cannot be read: the rest of the status is worth showing.

@@ -25,6 +25,8 @@ func TestStatusGolden(t *testing.T) {
 		w.neigh.errs[parse(t, services(web)).Services[0].Backends[1].Address] = errRefused
 		w.settle()
 		w.traffic(40000, 3)
+		w.path.shed[0].Store(20)
+		w.path.shed[1].Store(3)
 		st := w.Status([]InterfaceInfo{{Queues: []int{0}, Attach: "native", Bind: "copy"},
 			{Queues: []int{0, 1}, Attach: "generic", Bind: "copy", Notes: []string{"the driver refused native mode"}}})
 		st.PID = 4242

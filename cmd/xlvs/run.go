@@ -156,6 +156,7 @@ func pathOptions(conf *config.Config) datapath.Options {
 	dir := &conf.Director
 	o := datapath.Options{
 		CPUs: dir.CPUs, Frames: dir.Memory.Frames, FrameSize: dir.Memory.FrameSize, Ring: dir.Memory.Ring,
+		NoShed: dir.Shed == "off",
 		Engine: dataplane.Options{
 			Flows: dir.Flows, Seed: dir.Seed, FlowSample: dir.Log.FlowSample, EventRing: 8192,
 			Isolate: true, Realtime: dir.Realtime,

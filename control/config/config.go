@@ -22,6 +22,7 @@ type Director struct {
 	Realtime int      `yaml:"realtime"`  // SCHED_FIFO priority of the workers, 1 to 99; 0 (default): ordinary threads
 	Idle     Idle     `yaml:"idle"`      // what a worker does when there is nothing to do
 	BusyPoll string   `yaml:"busy_poll"` // auto (default) | on | off: workers poll their interfaces themselves
+	Shed     string   `yaml:"shed"`      // auto (default) | off: drop what would open flows while a worker cannot keep up
 	Log      Log      `yaml:"log"`       // the structured log
 	Timeouts Timeouts `yaml:"timeouts"`  // flow timeouts; defaults follow IPVS
 	Memory   Memory   `yaml:"memory"`    // packet memory

@@ -6,7 +6,7 @@ func defaultDirector() Director {
 	return Director{
 		Flows: 1 << 20,
 		API:   "/run/xlvs.sock",
-		Idle:  Idle{Mode: "adaptive", Spin: 50 * time.Microsecond}, BusyPoll: "auto",
+		Idle:  Idle{Mode: "adaptive", Spin: 50 * time.Microsecond}, BusyPoll: "auto", Shed: "auto",
 		Log: Log{Level: "info", File: "stderr", FlowRate: 1000},
 		// IPVS: tcp_timeouts and udp_timeouts in net/netfilter/ipvs.
 		Timeouts: Timeouts{

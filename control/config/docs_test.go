@@ -115,6 +115,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		"`api` | absolute path, at most 107 bytes":   d.API,
 		"`mode` | `adaptive`, `busy`":                d.Idle.Mode,
 		"`busy_poll` | `auto`, `on`, `off`":          d.BusyPoll,
+		"`shed` | `auto`, `off`":                     d.Shed,
 		"`level` | `debug`, `info`, `warn`, `error`": d.Log.Level,
 		"`file` | path, `stderr`, `stdout`":          d.Log.File,
 		"`flow_rate` | number":                       d.Log.FlowRate,

@@ -74,6 +74,7 @@ func (v *validator) director(d *Director) {
 	v.word(&d.Idle.Mode, where+": idle", "mode", d.Idle.Mode, []string{"adaptive", "busy"}, &d.Idle)
 	v.duration(&d.Idle.Spin, where+": idle", "spin", d.Idle.Spin, time.Nanosecond, time.Second, &d.Idle)
 	v.word(&d.BusyPoll, where, "busy_poll", d.BusyPoll, []string{"auto", "on", "off"}, d)
+	v.word(&d.Shed, where, "shed", d.Shed, []string{"auto", "off"}, d)
 	v.log(&d.Log, where+": log")
 	v.timeouts(&d.Timeouts, where+": timeouts")
 	v.memory(&d.Memory, where+": memory")
