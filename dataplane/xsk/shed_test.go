@@ -203,3 +203,21 @@ func TestRelieveAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A port that polls its device judges each poll by what the meter counted meanwhile.
+func TestPollsAreJudged(t *testing.T) {
+	f := newFlood(t, true)
+	f.port.Recv(nil)
+	if s := f.port.shed; s.polls != 1 || s.drained != 1 {
+		t.Errorf("a poll that brought nothing: %d polls, %d left nothing behind", s.polls, s.drained)
+	}
+	before := f.port.shed.counted()
+	f.meter.frames += 64
+	f.port.shed.polled(before, f.port.pollMost)
+	if s := f.port.shed; s.polls != 2 || s.drained != 1 {
+		t.Errorf("one that brought 64 frames: %d polls, %d left nothing behind", s.polls, s.drained)
+	}
+	if b := (BusyPoll{Microseconds: 20}); b.most() != 16 {
+		t.Errorf("two of the kernel's budgets are %d frames", b.most())
+	}
+}
