@@ -23,11 +23,27 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 		p.deliverTraced(in, frames)
 		return
 	}
+	if !p.snap.Tagged {
+		p.deliverRun(in, frames, 0, len(frames))
+		return
+	}
 	for i := 0; i < len(frames); {
-		if n := p.known(i, len(frames)); n > i {
+		port, n := p.enter(in, &p.pkt[i], frames[i]), i+1
+		for n < len(frames) && p.enter(in, &p.pkt[n], frames[n]) == port {
+			n++
+		}
+		p.deliverRun(port, frames, i, n)
+		i = n
+	}
+}
+
+// deliverRun delivers the packets from i to end-1, which came in by one port: an interface, or a VLAN on it.
+func (p *pipeline) deliverRun(in int, frames []Frame, i, end int) {
+	for i < end {
+		if n := p.known(i, end); n > i {
 			switch p.last.Mode {
 			case table.DR:
-				p.direct(frames, i, n)
+				p.direct(in, frames, i, n)
 			case table.TUN:
 				p.tunnel(in, frames, i, n)
 			case table.NAT:
@@ -90,8 +106,8 @@ func (p *pipeline) known(i, n int) int {
 }
 
 // direct sends the packets from i to n-1 by direct routing, each to the backend that p.way names.
-func (p *pipeline) direct(frames []Frame, i, n int) {
-	hops, mem := p.snap.Hops, p.mem
+func (p *pipeline) direct(in int, frames []Frame, i, n int) {
+	hops, mem, tagged := p.snap.Hops, p.mem, p.snap.Tagged
 	counters := p.backends[:len(hops)]
 	p.count.Forwarded[table.DR] += uint64(n - i)
 	frames = frames[:n]
@@ -106,7 +122,11 @@ func (p *pipeline) direct(frames []Frame, i, n int) {
 		} else {
 			rewrite.DR(mem.Bytes(frames[i]), pkt, &hop.Eth)
 		}
-		p.send(int(hop.Out), frames[i])
+		if tagged {
+			p.sendTagged(in, int(hop.Out), frames[i])
+		} else {
+			p.put(int(hop.Out), frames[i])
+		}
 	}
 }
 
@@ -123,7 +143,7 @@ func (p *pipeline) tunnel(in int, frames []Frame, i, n int) {
 		bc.Packets++
 		bc.Bytes += uint64(pkt.End - uint16(pkt.L3))
 		start, length := rewrite.TUN(p.mem.Chunk(f.Chunk), int(f.Off), pkt, be, p.hash[i])
-		p.send(int(be.Out), Frame{Chunk: f.Chunk, Off: uint16(start), Len: uint16(length)})
+		p.send(in, int(be.Out), Frame{Chunk: f.Chunk, Off: uint16(start), Len: uint16(length)})
 		p.count.Forwarded[table.TUN]++
 	}
 }
@@ -139,7 +159,7 @@ func (p *pipeline) translate(in int, frames []Frame, i, n int) {
 		b := p.mem.Bytes(frames[i])
 		p.flows.At(p.cand[i]).SetHop(uint8(in), b)
 		rewrite.NATRequest(b, pkt, be)
-		p.send(int(be.Out), frames[i])
+		p.send(in, int(be.Out), frames[i])
 	}
 }
 

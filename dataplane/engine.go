@@ -87,8 +87,8 @@ func New(o Options) (*Engine, error) {
 // on which some worker has no port, because frames for those could not leave.
 func (e *Engine) Publish(s *table.Snapshot) error {
 	for _, w := range e.workers {
-		if len(s.Ports) > len(w.tx) {
-			return fmt.Errorf("publish generation %d: the snapshot has %d interfaces, worker %d has ports on %d", s.Generation, len(s.Ports), w.id, len(w.tx))
+		if s.Interfaces > len(w.tx) {
+			return fmt.Errorf("publish generation %d: the snapshot has %d interfaces, worker %d has ports on %d", s.Generation, s.Interfaces, w.id, len(w.tx))
 		}
 	}
 	e.snap.Store(s)

@@ -184,12 +184,12 @@ func (p *pipeline) sendPart(way *frag.Way, be *table.Backend, in, i int, f Frame
 		p.noteAction(ActionReply)
 		p.countReply(be, pkt)
 		rewrite.NATReplyFragment(b, pkt, way.Addr, &way.Eth)
-		p.send(int(way.Out), f)
+		p.send(in, int(way.Out), f)
 	case way.Mode == table.NAT:
 		p.noteAction(ActionForward)
 		p.countForward(table.NAT, be, pkt)
 		rewrite.NATFragment(b, pkt, be)
-		p.send(int(be.Out), f)
+		p.send(in, int(be.Out), f)
 	default:
 		p.noteAction(ActionForward)
 		p.hash[i] = way.Hash

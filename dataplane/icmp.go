@@ -23,7 +23,7 @@ func (p *pipeline) icmp(in, i int, f Frame) {
 		rewrite.Echo(b, pkt)
 		p.noteAction(ActionAnswer)
 		p.count.Echoes++
-		p.send(in, f)
+		p.send(in, in, f)
 	}
 }
 
@@ -41,7 +41,7 @@ func (p *pipeline) icmpError(in, i int, f Frame) {
 	known := q.Kind == packet.KindTCP || q.Kind == packet.KindUDP
 	switch {
 	case known && p.errorToBackend(in, i, f, &q):
-	case known && p.errorToClient(i, f, &q):
+	case known && p.errorToClient(in, i, f, &q):
 	case (known || q.Kind == packet.KindOther) && p.errorOfTunnel(in, i, f, &q):
 	default:
 		p.drop(f, DropICMP, in, i, noError)
@@ -109,12 +109,12 @@ func (p *pipeline) sendError(mode table.Mode, be *table.Backend, q *packet.Packe
 	pkt := &p.pkt[i]
 	p.countForward(mode, be, pkt)
 	rewrite.ICMPRequest(p.mem.Bytes(f), pkt, q, be)
-	p.send(int(be.Out), f)
+	p.send(in, int(be.Out), f)
 }
 
 // errorToClient passes an error about what a NAT client sent, quoted as its backend saw it, to the client: from the backend
 // itself or from a router before it.
-func (p *pipeline) errorToClient(i int, f Frame, q *packet.Packet) bool {
+func (p *pipeline) errorToClient(in, i int, f Frame, q *packet.Packet) bool {
 	pkt := &p.pkt[i]
 	if pkt.Dst != q.Src || !p.snap.Replies(q.Dst, q.Ports.Dst(), q.Proto) {
 		return false
@@ -139,7 +139,7 @@ func (p *pipeline) errorToClient(i int, f Frame, q *packet.Packet) bool {
 	rewrite.ICMPReply(p.mem.Bytes(f), pkt, q, svc.At(e.VIP()), e.Ports.Dst(), &eth)
 	p.count.ICMPForwarded++
 	p.countReply(be, pkt)
-	p.send(int(e.In()), f)
+	p.send(in, int(e.In()), f)
 	return true
 }
 
@@ -204,7 +204,7 @@ func (p *pipeline) errorOfTunnel(in, i int, f Frame, q *packet.Packet) bool {
 	f.Off, f.Len = uint16(start), uint16(length)
 	p.noteAction(ActionReply)
 	p.count.ICMPForwarded++
-	p.send(int(e.In()), f)
+	p.send(in, int(e.In()), f)
 	return true
 }
 

@@ -177,7 +177,7 @@ func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i
 		start, length := rewrite.TUN(p.mem.Chunk(f.Chunk), int(f.Off), pkt, be, p.hash[i])
 		f.Off, f.Len = uint16(start), uint16(length)
 	}
-	p.send(int(be.Out), f)
+	p.send(in, int(be.Out), f)
 }
 
 // touch updates a flow for a client's packet of size bytes of IP.
@@ -347,7 +347,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 		clamp(b, pkt, svc, be)
 	}
 	rewrite.NATReply(b, pkt, svc.At(e.VIP()), e.Ports.Dst(), &eth)
-	p.send(int(e.In()), f)
+	p.send(in, int(e.In()), f)
 	if p.fragments.busy() {
 		p.rest(&frag.Way{Kind: frag.ToClient, Service: svc.Ref, Backend: be.Ref, Out: e.In(), Addr: svc.At(e.VIP()), Eth: eth}, in, i)
 	}
@@ -368,8 +368,17 @@ func (p *pipeline) findReply(h uint64, pkt *packet.Packet) (*flow.Entry, uint32)
 	return nil, 0
 }
 
-// send puts a frame into the outbox of port out.
-func (p *pipeline) send(out int, f Frame) {
+// send puts a frame that came in by port in into the outbox of port out.
+func (p *pipeline) send(in, out int, f Frame) {
+	if p.snap.Tagged {
+		p.sendTagged(in, out, f)
+		return
+	}
+	p.put(out, f)
+}
+
+// put puts a frame into the outbox of interface out.
+func (p *pipeline) put(out int, f Frame) {
 	o := &p.out[out&(table.MaxPorts-1)]
 	o.frames[o.n&(MaxBurst-1)] = f
 	o.n++

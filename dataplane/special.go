@@ -67,7 +67,7 @@ func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
 	}
 	f.Off, f.Len = uint16(start), uint16(length)
 	p.count.ICMPErrors++
-	p.send(in, f)
+	p.send(in, in, f)
 }
 
 // limiter is a token bucket for the messages a director sends itself: as the kernel's

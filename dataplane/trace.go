@@ -45,8 +45,10 @@ func (e *Engine) Trace(i int, v *Verdict) { e.workers[i].trace = v }
 
 // deliverTraced is deliver without its short way, so that every frame meets the places where verdicts are noted.
 func (p *pipeline) deliverTraced(in int, frames []Frame) {
+	trunk := in
 	for i, f := range frames {
 		*p.trace = Verdict{}
+		in = p.enter(trunk, &p.pkt[i], f)
 		if p.pkt[i].Kind > packet.KindUDP {
 			p.special(in, i, f)
 			continue

@@ -15,7 +15,8 @@ import (
 const (
 	MaxServices = 1 << 16
 	MaxBackends = 1 << 20
-	MaxPorts    = 16
+	MaxPorts    = 16  // interfaces
+	MaxVLANs    = 240 // a flow entry has a byte for the port that a client is behind
 )
 
 // A Ref names a slot and the generation of what lives in it: slot in the lower 24 bits, generation
@@ -150,12 +151,15 @@ func (v *Service) gate() (g Gate) {
 	return g
 }
 
-// A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker.
+// A Port is what workers must know of an interface: index i of Snapshot.Ports is port i of every worker. Behind those
+// are the VLANs on them: what comes with a VLAN's tags came in by its port, and what leaves by its port gets them.
 type Port struct {
 	Name   string
 	MAC    MAC
 	MTU    uint16
 	V4, V6 packet.Addr // source of ICMP errors; the zero Addr when the interface has none of that family
+	Tags   packet.Tags // of a VLAN; 0: an interface
+	Trunk  uint8       // of a VLAN: the port of the interface that its frames come and leave by
 }
 
 // A Snapshot is immutable once New has returned it.
@@ -170,6 +174,11 @@ type Snapshot struct {
 
 	timeouts timeoutIndex
 
+	// New sets these.
+	Interfaces int  // how many of Ports are interfaces
+	Tagged     bool // the others exist
+
+	vlans   index // VLANs' ports by tags and trunk
 	index   index // services by address, port, protocol
 	vips    index // VIPs, whatever the port
 	replies index // NAT backends by address, port, protocol
@@ -182,9 +191,12 @@ type Snapshot struct {
 // is no live backend or another service's, a slot that points past the members, two services with one key, a
 // backend of a family that its mode cannot reach, a table over the limits.
 func New(s *Snapshot) (*Snapshot, error) {
-	if len(s.Services) > MaxServices || len(s.Backends) > MaxBackends || len(s.Ports) > MaxPorts {
-		return nil, fmt.Errorf("snapshot: %d services, %d backends, %d ports; the limits are %d, %d and %d",
-			len(s.Services), len(s.Backends), len(s.Ports), MaxServices, MaxBackends, MaxPorts)
+	if len(s.Services) > MaxServices || len(s.Backends) > MaxBackends {
+		return nil, fmt.Errorf("snapshot: %d services, %d backends; the limits are %d and %d",
+			len(s.Services), len(s.Backends), MaxServices, MaxBackends)
+	}
+	if err := s.buildPorts(); err != nil {
+		return nil, err
 	}
 	s.Gates = make([]Gate, len(s.Services))
 	for i := range s.Services {
