@@ -93,6 +93,9 @@ func Open(o Options) (_ *Datapath, err error) {
 			return nil, err
 		}
 	}
+	if err := d.keepTags(); err != nil {
+		return nil, err
+	}
 	for w := range n {
 		wo, err := d.openWorker(w, n, &o)
 		if err != nil {
