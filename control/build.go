@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xlvs/control/config"
+	"xlvs/control/neigh"
 	"xlvs/dataplane/flow"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
@@ -164,22 +165,32 @@ func sameArray[E any](x, y []E) bool { return len(x) == len(y) && (len(x) == 0 |
 
 // ports describes the director's interfaces as workers need them.
 func (c *Controller) ports() []table.Port {
-	ports := make([]table.Port, len(c.facts))
-	for i, f := range c.facts {
-		p := table.Port{Name: f.Name, MAC: mac(f.MAC), MTU: uint16(min(f.MTU, 65535))}
-		for _, a := range f.Addrs {
-			if a.Addr().IsLinkLocalUnicast() {
-				continue
-			}
-			if is4 := a.Addr().Is4(); is4 && p.V4 == (packet.Addr{}) {
-				p.V4 = packet.FromNetip(a.Addr())
-			} else if !is4 && p.V6 == (packet.Addr{}) {
-				p.V6 = packet.FromNetip(a.Addr())
-			}
-		}
-		ports[i] = p
+	ports := make([]table.Port, 0, len(c.facts)+len(c.vlans))
+	for i := range c.facts {
+		ports = append(ports, port(&c.facts[i]))
+	}
+	for i := range c.vlans {
+		v := &c.vlans[i]
+		p := port(&v.facts)
+		p.Tags, p.Trunk = v.tags, uint8(v.trunk)
+		ports = append(ports, p)
 	}
 	return ports
+}
+
+func port(f *neigh.Facts) table.Port {
+	p := table.Port{Name: f.Name, MAC: mac(f.MAC), MTU: uint16(min(f.MTU, 65535))}
+	for _, a := range f.Addrs {
+		if a.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		if is4 := a.Addr().Is4(); is4 && p.V4 == (packet.Addr{}) {
+			p.V4 = packet.FromNetip(a.Addr())
+		} else if !is4 && p.V6 == (packet.Addr{}) {
+			p.V6 = packet.FromNetip(a.Addr())
+		}
+	}
+	return p
 }
 
 // timeouts converts the configured ones; states that cannot be configured keep IPVS' values.

@@ -6,7 +6,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -60,6 +59,7 @@ type Controller struct {
 	conf       *config.Config
 	services   []*service
 	facts      []neigh.Facts // by interface
+	vlans      []vlan        // found so far, in the order of their ports behind those of interfaces
 	generation uint64        // published last
 
 	// These are the loop's alone.
@@ -94,6 +94,7 @@ type nextHops interface {
 	Lookup(netip.Addr) (neigh.Hop, error)
 	Locals() []netip.Addr
 	Interface(string) (neigh.Facts, bool)
+	VLANs() []neigh.Facts
 	Close() error
 }
 
@@ -149,10 +150,8 @@ func newController(o Options) *Controller {
 // start puts the first configuration into force.
 func (c *Controller) start() error {
 	c.neigh = c.parts.neigh
-	for _, i := range c.conf.Interfaces {
-		if _, ok := c.neigh.Interface(i.Name); !ok {
-			return fmt.Errorf("interface %s: there is none of that name here (`ip link` lists them)", i.Name)
-		}
+	if err := c.checkInterfaces(); err != nil {
+		return err
 	}
 	err := c.apply(c.conf)
 	c.writeLines()

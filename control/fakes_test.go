@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,6 +94,18 @@ func (f *fakeNeigh) Interface(name string) (neigh.Facts, bool) {
 	defer f.mu.Unlock()
 	x, ok := f.facts[name]
 	return x, ok
+}
+
+func (f *fakeNeigh) VLANs() (out []neigh.Facts) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range f.facts {
+		if x.VLAN.Parent != 0 {
+			out = append(out, x)
+		}
+	}
+	slices.SortFunc(out, func(a, b neigh.Facts) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 func (f *fakeNeigh) Close() error {

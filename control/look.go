@@ -40,6 +40,7 @@ func (c *Controller) lookAtInterfaces() {
 		c.mu.Unlock()
 		c.tellMAC(i, f.MAC)
 	}
+	c.lookAtVLANs()
 }
 
 func errMadeAnew(name string) error {
@@ -88,12 +89,10 @@ func (c *Controller) route(k routeKey) *route {
 	if err != nil {
 		return &route{err: err}
 	}
-	out := slices.IndexFunc(c.conf.Interfaces, func(i config.Interface) bool { return i.Name == hop.Interface })
+	out, err := c.egress(hop.Interface, hop.Ifindex)
 	switch {
-	case out < 0:
-		err = fmt.Errorf("%v is reached by %s, which is not among `interfaces`: add it there and restart the director", k.addr, hop.Interface)
-	case c.facts[out].Index != hop.Ifindex:
-		err = errMadeAnew(hop.Interface)
+	case err != nil:
+		err = fmt.Errorf("%v is reached by %w", k.addr, err)
 	case k.tun && (!hop.Source.IsValid() || hop.Source.Is4() != k.addr.Is4()):
 		err = fmt.Errorf("%s has no address from which to tunnel to %v: give it one", hop.Interface, k.addr)
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -32,6 +33,9 @@ func NewOffline(conf *config.Config, down []string) (*Offline, error) {
 		serviceSlots: newSlots(table.MaxServices, 0), backendSlots: newSlots(table.MaxBackends, 0)}
 	hops := newFileHops(conf)
 	c.neigh, c.facts = hops, hops.facts
+	for _, v := range c.configuredVLANs() {
+		c.vlans, _ = c.takeIn(c.vlans, v) // it refuses what cannot be: another MAC address, and more than a configuration may have
+	}
 	o := &Offline{Checked: make([][6]byte, len(conf.Interfaces)), services: model(conf, now)}
 	for i := range conf.Interfaces {
 		o.Checked[i] = [6]byte(conf.Interfaces[i].MAC)
@@ -95,6 +99,7 @@ func (o *Offline) takeDown(names []string) error {
 type fileHops struct {
 	facts  []neigh.Facts
 	static map[netip.Addr]config.MAC
+	ports  []neigh.Facts // facts, and behind them the VLANs', in the order of the controller's
 }
 
 func newFileHops(conf *config.Config) *fileHops {
@@ -109,6 +114,14 @@ func newFileHops(conf *config.Config) *fileHops {
 			f.MTU = 1500
 		}
 		h.facts = append(h.facts, f)
+	}
+	h.ports = slices.Clone(h.facts)
+	for i := range conf.Interfaces {
+		for _, l := range conf.Interfaces[i].VLANs {
+			on := &h.facts[i]
+			f := neigh.Facts{Name: l.Name, Index: len(h.ports) + 1, MAC: on.MAC, MTU: cmp.Or(l.MTU, on.MTU), Addrs: l.Addresses, Up: true}
+			h.ports = append(h.ports, f)
+		}
 	}
 	for i := range conf.Services {
 		for _, b := range conf.Services[i].Backends {
@@ -136,11 +149,11 @@ func (h *fileHops) route(b *backend) *route {
 
 // Lookup implements nextHops.
 func (h *fileHops) Lookup(a netip.Addr) (neigh.Hop, error) {
-	f := &h.facts[0]
-	if i := slices.IndexFunc(h.facts, func(f neigh.Facts) bool {
+	f := &h.ports[0]
+	if i := slices.IndexFunc(h.ports, func(f neigh.Facts) bool {
 		return slices.ContainsFunc(f.Addrs, func(p netip.Prefix) bool { return p.Contains(a) })
 	}); i >= 0 {
-		f = &h.facts[i]
+		f = &h.ports[i]
 	}
 	hop := neigh.Hop{Ifindex: f.Index, Interface: f.Name, SrcMAC: f.MAC, DstMAC: derivedMAC(a), MTU: f.MTU, Source: sourceFor(f.Addrs, a)}
 	if m, ok := h.static[a]; ok {
@@ -170,7 +183,7 @@ func derivedMAC(a netip.Addr) net.HardwareAddr {
 
 // Locals implements nextHops.
 func (h *fileHops) Locals() (out []netip.Addr) {
-	for _, f := range h.facts {
+	for _, f := range h.ports {
 		for _, p := range f.Addrs {
 			out = append(out, p.Addr())
 		}
@@ -180,12 +193,15 @@ func (h *fileHops) Locals() (out []netip.Addr) {
 
 // Interface implements nextHops.
 func (h *fileHops) Interface(name string) (neigh.Facts, bool) {
-	i := slices.IndexFunc(h.facts, func(f neigh.Facts) bool { return f.Name == name })
+	i := slices.IndexFunc(h.ports, func(f neigh.Facts) bool { return f.Name == name })
 	if i < 0 {
 		return neigh.Facts{}, false
 	}
-	return h.facts[i], true
+	return h.ports[i], true
 }
+
+// VLANs implements nextHops: all VLANs are the configuration's own.
+func (h *fileHops) VLANs() []neigh.Facts { return nil }
 
 // Set, Changed and Close implement nextHops: a configuration does not change by itself.
 func (h *fileHops) Set([]neigh.Want) {}

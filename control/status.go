@@ -31,11 +31,16 @@ func (c *Controller) Status(infos []InterfaceInfo) api.Status {
 		st.Backends += len(s.backends)
 		st.Up += s.up()
 	}
-	facts := slices.Clone(c.facts)
+	facts, vlans := slices.Clone(c.facts), make([][]string, len(c.facts))
+	for _, v := range c.vlans {
+		if v.here {
+			vlans[v.trunk] = append(vlans[v.trunk], v.facts.Name)
+		}
+	}
 	c.mu.RUnlock()
 	for i, f := range facts {
 		st.Interfaces = append(st.Interfaces, api.Interface{
-			Name: f.Name, Up: f.Up, MAC: f.MAC.String(), MTU: f.MTU,
+			Name: f.Name, VLANs: vlans[i], Up: f.Up, MAC: f.MAC.String(), MTU: f.MTU,
 			Queues: infos[i].Queues, Attach: infos[i].Attach, Bind: infos[i].Bind, Notes: infos[i].Notes, Steered: c.steered(i)})
 	}
 	for w := range c.engine.Workers() {

@@ -31,7 +31,7 @@ func (c *Controller) rules(services []*service) steer.Rules {
 // broadcasts are the IPv4 broadcast addresses of the interfaces' subnets: what a NAT backend sends there is for the kernel.
 func (c *Controller) broadcasts() []netip.Addr {
 	var out []netip.Addr
-	for _, f := range c.facts {
+	for _, f := range c.allFacts() {
 		for _, p := range f.Addrs {
 			if !p.Addr().Is4() || p.Bits() > 30 || p.Bits() == 0 { // RFC 3021: a /31 has none
 				continue

@@ -21,7 +21,7 @@ type vips struct {
 func (c *Controller) announceAll() error {
 	var ifs []announce.Interface
 	macs := map[string][6]byte{}
-	for _, f := range c.facts {
+	for _, f := range c.allFacts() {
 		ifs = append(ifs, announce.Interface{Name: f.Name, Index: f.Index, MAC: f.MAC, Addrs: f.Addrs, Up: f.Up, Ups: f.Ups, NoARP: f.NoARP})
 		macs[f.Name] = mac(f.MAC)
 	}

@@ -33,6 +33,7 @@ type Status struct {
 // An Interface is one that the director works on.
 type Interface struct {
 	Name    string            `json:"name"`
+	VLANs   []string          `json:"vlans,omitempty"` // interfaces that are VLANs of this one
 	Up      bool              `json:"up"`
 	MAC     string            `json:"mac"`
 	MTU     int               `json:"mtu"`

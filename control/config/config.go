@@ -71,6 +71,17 @@ type Interface struct {
 	MAC       MAC            `yaml:"mac"`      // offline use only; when running it is read from the kernel
 	Addresses []netip.Prefix `yaml:"addresses"`
 	MTU       int            `yaml:"mtu"`
+
+	VLANs []VLAN `yaml:"vlans"` // those that the kernel knows of need not be listed
+}
+
+// VLAN is one of an interface's.
+type VLAN struct {
+	Name      string         `yaml:"name"` // the kernel's interface that has the VLAN's addresses
+	ID        int            `yaml:"id"`
+	Outer     int            `yaml:"outer"`     // the 802.1ad VLAN that it is in; 0: none
+	Addresses []netip.Prefix `yaml:"addresses"` // offline use only
+	MTU       int            `yaml:"mtu"`
 }
 
 // Service is one virtual service.

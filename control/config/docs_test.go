@@ -20,6 +20,7 @@ func TestDocumentHasEveryKey(t *testing.T) {
 		"### director.timeouts": reflect.TypeFor[Timeouts](),
 		"### director.memory":   reflect.TypeFor[Memory](),
 		"## interfaces":         reflect.TypeFor[Interface](),
+		"### interfaces.vlans":  reflect.TypeFor[VLAN](),
 		"## services":           reflect.TypeFor[Service](),
 		"### services.health":   reflect.TypeFor[Health](),
 		"### services.backends": reflect.TypeFor[Backend](),
@@ -67,8 +68,8 @@ func TestDocumentedTypesAreAll(t *testing.T) {
 		}
 	}
 	walk(reflect.TypeFor[Config]())
-	if len(seen) != 13 {
-		t.Errorf("the configuration has %d types, and the reference has sections for 13", len(seen))
+	if len(seen) != 14 {
+		t.Errorf("the configuration has %d types, and the reference has sections for 14", len(seen))
 	}
 }
 

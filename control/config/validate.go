@@ -17,6 +17,8 @@ import (
 const (
 	minFlows, maxFlows = 1 << 10, 1 << 26
 	maxInterfaces      = table.MaxPorts
+	maxVLANs           = table.MaxVLANs // over all interfaces
+	maxVLAN            = 4094           // 4095 is reserved: IEEE 802.1Q, table 9-2
 	maxServices        = table.MaxServices
 	maxBackends        = table.MaxBackends // over all services
 	maxCPU             = 8191              // NR_CPUS of the largest kernels

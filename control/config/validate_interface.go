@@ -17,7 +17,7 @@ func (v *validator) interfaces(c *Config) {
 	if len(c.Interfaces) > maxInterfaces {
 		v.value(&c.Interfaces, "", fmt.Sprintf("there are %d interfaces", len(c.Interfaces)), fmt.Sprintf("a director works on at most %d; remove some", maxInterfaces))
 	}
-	names, owners := make(map[string]position), make(map[netip.Addr]string)
+	names, owners, vlans := make(map[string]position), make(map[netip.Addr]string), 0
 	for i := range c.Interfaces {
 		in := &c.Interfaces[i]
 		if v.bad[in] {
@@ -25,7 +25,7 @@ func (v *validator) interfaces(c *Config) {
 		}
 		where := label("interface", i, in.Name)
 		v.name(&in.Name, in, where, "interface", names)
-		v.interfaceName(in, where)
+		v.interfaceName(&in.Name, where, in)
 		v.queues(in, where)
 		v.word(&in.Attach, where, "attach", in.Attach, []string{"auto", "native", "generic"}, in)
 		v.word(&in.Bind, where, "bind", in.Bind, []string{"auto", "zerocopy", "copy"}, in)
@@ -33,18 +33,52 @@ func (v *validator) interfaces(c *Config) {
 			v.value(&in.Bind, where, "zerocopy does not work with attach: generic", "use bind: copy, or attach: native", in)
 		}
 		v.mac(&in.MAC, where, in)
-		v.addresses(in, where, owners)
-		v.mtu(in, where)
+		v.addresses(in.Addresses, where, owners, in)
+		v.mtu(&in.MTU, in.Addresses, where, in)
+		v.vlans(in, where, names, owners)
+		vlans += len(in.VLANs)
+	}
+	if vlans > maxVLANs {
+		v.value(&c.Interfaces, "", fmt.Sprintf("there are %d VLANs in all", vlans), fmt.Sprintf("a director has at most %d; remove some", maxVLANs))
+	}
+}
+
+func (v *validator) vlans(in *Interface, where string, names map[string]position, owners map[netip.Addr]string) {
+	type tags struct{ outer, id int }
+	seen := map[tags]bool{}
+	for i := range in.VLANs {
+		l := &in.VLANs[i]
+		if v.bad[l] {
+			continue
+		}
+		where := where + ": " + label("VLAN", i, l.Name)
+		v.name(&l.Name, l, where, "interface", names)
+		v.interfaceName(&l.Name, where, l)
+		if l.ID == 0 && !v.given(&l.ID) {
+			v.value(&l.ID, where, "the VLAN has no id", "add the number of its tag, such as id: 100", l)
+			continue
+		}
+		ok := v.number(&l.ID, where, "id", l.ID, 1, maxVLAN, l)
+		if l.Outer != 0 || v.given(&l.Outer) {
+			ok = v.number(&l.Outer, where, "outer", l.Outer, 1, maxVLAN, l) && ok
+		}
+		if t := (tags{l.Outer, l.ID}); ok && seen[t] {
+			v.value(&l.ID, where, fmt.Sprintf("VLAN %d is listed twice", l.ID), "list each VLAN of an interface once", l)
+		} else {
+			seen[t] = true
+		}
+		v.addresses(l.Addresses, where, owners, l)
+		v.mtu(&l.MTU, l.Addresses, where, l)
 	}
 }
 
 // interfaceName applies dev_valid_name of net/core/dev.c; name has already checked spaces and slashes.
-func (v *validator) interfaceName(in *Interface, where string) {
-	switch {
-	case len(in.Name) > maxInterfaceName:
-		v.value(&in.Name, where, fmt.Sprintf("the name has %d bytes", len(in.Name)), fmt.Sprintf("Linux allows at most %d; write it as ip link shows it", maxInterfaceName), in)
-	case in.Name == "." || in.Name == ".." || strings.Contains(in.Name, ":"):
-		v.value(&in.Name, where, "Linux has no interfaces of this name", "write it as ip link shows it, without the colon", in)
+func (v *validator) interfaceName(field *string, where string, in any) {
+	switch name := *field; {
+	case len(name) > maxInterfaceName:
+		v.value(field, where, fmt.Sprintf("the name has %d bytes", len(name)), fmt.Sprintf("Linux allows at most %d; write it as ip link shows it", maxInterfaceName), in)
+	case name == "." || name == ".." || strings.Contains(name, ":"):
+		v.value(field, where, "Linux has no interfaces of this name", "write it as ip link shows it, without the colon", in)
 	}
 }
 
@@ -71,9 +105,9 @@ func (v *validator) queues(in *Interface, where string) {
 	}
 }
 
-func (v *validator) addresses(in *Interface, where string, owners map[netip.Addr]string) {
-	for i := range in.Addresses {
-		field := &in.Addresses[i]
+func (v *validator) addresses(list []netip.Prefix, where string, owners map[netip.Addr]string, in any) {
+	for i := range list {
+		field := &list[i]
 		if v.bad[field] {
 			continue
 		}
@@ -90,13 +124,13 @@ func (v *validator) addresses(in *Interface, where string, owners map[netip.Addr
 }
 
 // mtu checks against the least that IPv4 (RFC 791) and IPv6 (RFC 8200, section 5) demand of a link.
-func (v *validator) mtu(in *Interface, where string) {
-	if in.MTU == 0 && !v.given(&in.MTU) {
+func (v *validator) mtu(field *int, addresses []netip.Prefix, where string, in any) {
+	if *field == 0 && !v.given(field) {
 		return
 	}
 	least := 68
-	if slices.ContainsFunc(in.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+	if slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		least = 1280
 	}
-	v.number(&in.MTU, where, "mtu", in.MTU, least, 65535, in)
+	v.number(field, where, "mtu", *field, least, 65535, in)
 }

@@ -74,10 +74,21 @@ func (k *netlinkKernel) interfaces() ([]Facts, error) {
 		f := Facts{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, Addrs: byIndex[a.Index]}
 		f.Up = running(a.RawFlags)
 		f.NoARP = a.RawFlags&(unix.IFF_LOOPBACK|unix.IFF_NOARP) != 0 || len(a.HardwareAddr) != 6
+		f.VLAN = vlanOf(l)
 		slices.SortFunc(f.Addrs, netip.Prefix.Compare)
 		facts = append(facts, f)
 	}
 	return facts, nil
+}
+
+// vlanOf reads of which interface a link is a VLAN. That of a VLAN which was moved here from another network namespace stayed
+// there, where its index means another one.
+func vlanOf(l netlink.Link) VLAN {
+	v, ok := l.(*netlink.Vlan)
+	if !ok || v.NetNsID >= 0 || v.ParentIndex <= 0 {
+		return VLAN{}
+	}
+	return VLAN{Parent: v.ParentIndex, Type: uint16(v.VlanProtocol), ID: uint16(v.VlanId)}
 }
 
 // running asks for IFF_LOWER_UP, the carrier itself: IFF_RUNNING follows it up to a second later, when linkwatch has run.

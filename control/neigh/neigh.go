@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,11 +54,19 @@ type Facts struct {
 	Up    bool           // administratively up and with a carrier
 	Ups   uint64         // how often it was seen coming up: a flap too short for Up to show changes it
 	NoARP bool           // has no Ethernet neighbours: loopback, tunnels, IFF_NOARP
+	VLAN  VLAN
+}
+
+// A VLAN says of which interface another is a VLAN. The zero VLAN is none.
+type VLAN struct {
+	Parent int    // index of the interface that its frames, tagged, leave by
+	Type   uint16 // of the tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad)
+	ID     uint16
 }
 
 func (f Facts) equal(o Facts) bool {
 	return f.Name == o.Name && f.Index == o.Index && slices.Equal(f.MAC, o.MAC) && f.MTU == o.MTU &&
-		slices.Equal(f.Addrs, o.Addrs) && f.Up == o.Up && f.Ups == o.Ups && f.NoARP == o.NoARP
+		slices.Equal(f.Addrs, o.Addrs) && f.Up == o.Up && f.Ups == o.Ups && f.NoARP == o.NoARP && f.VLAN == o.VLAN
 }
 
 // Options of a Resolver. The zero value works.
@@ -194,6 +203,20 @@ func (r *Resolver) Interface(name string) (f Facts, ok bool) {
 	defer r.mu.Unlock()
 	f, ok = r.links[name]
 	return f, ok
+}
+
+// VLANs returns what is known of the interfaces that are VLANs of others, by name.
+func (r *Resolver) VLANs() []Facts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []Facts
+	for _, f := range r.links {
+		if f.VLAN.Parent != 0 {
+			out = append(out, f)
+		}
+	}
+	slices.SortFunc(out, func(a, b Facts) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 // Close stops the resolver and deletes the neighbour entries that its asking has created. Further calls do nothing.
