@@ -53,7 +53,7 @@ func quietSwitch() map[string]string {
 }
 
 func (l *Lab) wireSwitched() error {
-	if err := l.addSegment(lan); err != nil {
+	if err := l.addSegments(lan); err != nil {
 		return err
 	}
 	if err := l.join(l.Client, "eth0", lan, l.plan.client, LinkOptions{MTU: l.Options.MTU}); err != nil {
@@ -71,10 +71,11 @@ func (l *Lab) wireRouted() (err error) {
 	if err := l.Router.Sysctl(map[string]string{"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}); err != nil {
 		return err
 	}
-	for i, s := range []segment{access, front, back, far} {
-		if err := l.addSegment(s); err != nil {
-			return err
-		}
+	segments := []segment{access, front, back, far}
+	if err := l.addSegments(segments...); err != nil {
+		return err
+	}
+	for i, s := range segments {
 		addr := func(v6 bool) netip.Addr { return router(s, v6) }
 		if err := l.join(l.Router, fmt.Sprintf("eth%d", i), s, addr, LinkOptions{MTU: l.Options.MTU}); err != nil {
 			return err
@@ -84,10 +85,13 @@ func (l *Lab) wireRouted() (err error) {
 		return err
 	}
 	l.DirectorInterfaces = []string{"eth0", "eth1"}
+	if l.Options.Tags != Untagged {
+		l.DirectorInterfaces = []string{"eth0"} // in both VLANs
+	}
 	if err := l.join(l.Director, "eth0", front, l.directorAddr(0), l.directorLink()); err != nil {
 		return err
 	}
-	if err := l.join(l.Director, "eth1", back, l.directorAddr(1), l.directorLink()); err != nil {
+	if err := l.join(l.Director, l.directorBack(), back, l.directorAddr(1), l.directorLink()); err != nil {
 		return err
 	}
 	return l.RestoreRoutes()
@@ -106,10 +110,10 @@ func (l *Lab) RestoreRoutes() error {
 			via    netip.Addr
 			ifname string
 		}{
-			{l.Client, anywhere(v6), router(access, v6), "eth0"},
-			{l.Director, anywhere(v6), router(front, v6), "eth0"},
-			{l.Director, far.prefix(v6), router(back, v6), "eth1"},
-			{l.Router, virtual.prefix(v6), l.plan.director(v6)[0], "eth1"},
+			{l.Client, anywhere(v6), router(access, v6), l.ifname("eth0", access)},
+			{l.Director, anywhere(v6), router(front, v6), l.ifname("eth0", front)},
+			{l.Director, far.prefix(v6), router(back, v6), l.ifname(l.directorBack(), back)},
+			{l.Router, virtual.prefix(v6), l.plan.director(v6)[0], l.ifname("eth1", front)},
 		} {
 			if err := r.host.AddRoute(r.dst, r.via, r.ifname); err != nil {
 				return err
@@ -153,17 +157,16 @@ func (l *Lab) directorAddr(i int) func(bool) netip.Addr {
 	return func(v6 bool) netip.Addr { return l.plan.director(v6)[i] }
 }
 
-func (l *Lab) addSegment(s segment) error {
-	return l.AddBridge(l.Switch, s.bridge, LinkOptions{MTU: l.Options.MTU})
-}
+// directorBack is the director's cable to the servers.
+func (l *Lab) directorBack() string { return l.DirectorInterfaces[len(l.DirectorInterfaces)-1] }
 
-// join plugs a host into a segment and gives it an address of each family there.
-func (l *Lab) join(h *Host, ifname string, s segment, addr func(v6 bool) netip.Addr, o LinkOptions) error {
-	if err := l.plug(h, ifname, s, o); err != nil {
+// join plugs a host into a segment by a cable and gives it an address of each family there.
+func (l *Lab) join(h *Host, cable string, s segment, addr func(v6 bool) netip.Addr, o LinkOptions) error {
+	if err := l.plug(h, cable, s, o); err != nil {
 		return err
 	}
 	for _, v6 := range families {
-		if err := h.addAddr(ifname, s.within(addr(v6))); err != nil {
+		if err := h.addAddr(l.ifname(cable, s), s.within(addr(v6))); err != nil {
 			return err
 		}
 	}
@@ -171,8 +174,11 @@ func (l *Lab) join(h *Host, ifname string, s segment, addr func(v6 bool) netip.A
 }
 
 // plug connects eth<n> of a host to a segment; the far end is <host>-<n>.
-func (l *Lab) plug(h *Host, ifname string, s segment, o LinkOptions) error {
-	return l.Plug(h, ifname, s.bridge, h.port(ifname), o)
+func (l *Lab) plug(h *Host, cable string, s segment, o LinkOptions) error {
+	if l.Options.Tags != Untagged {
+		return l.plugTagged(h, cable, s, o)
+	}
+	return l.Plug(h, cable, s.bridge, h.port(cable), o)
 }
 
 // port is the name of the switch's end of an interface's cable.
@@ -219,23 +225,23 @@ func (l *Lab) addServer(m table.Mode, n int) error {
 
 // addressServer gives a server its own address and its way back to the client.
 func (l *Lab) addressServer(s *Server, seg segment, v6 bool) error {
-	own, gw := s.Addr(v6), l.plan.gateway(s.Mode, v6)
+	own, gw, ifname := s.Addr(v6), l.plan.gateway(s.Mode, v6), l.ifname("eth0", seg)
 	if s.Mode == table.NAT && l.Options.Layout == Switched {
 		// On the client's own segment a NAT server that knew the subnet would answer the client directly, past
 		// the director, and from an address that the client never called.
-		if err := s.Host.addAddr("eth0", host(own)); err != nil {
+		if err := s.Host.addAddr(ifname, host(own)); err != nil {
 			return err
 		}
-		if err := s.Host.AddRoute(host(gw), netip.Addr{}, "eth0"); err != nil {
+		if err := s.Host.AddRoute(host(gw), netip.Addr{}, ifname); err != nil {
 			return err
 		}
-	} else if err := s.Host.addAddr("eth0", seg.within(own)); err != nil {
+	} else if err := s.Host.addAddr(ifname, seg.within(own)); err != nil {
 		return err
 	}
 	if !gw.IsValid() {
 		return nil
 	}
-	return s.Host.AddRoute(anywhere(v6), gw, "eth0")
+	return s.Host.AddRoute(anywhere(v6), gw, ifname)
 }
 
 // holdVIPs lets a DR or TUN server accept packets for the VIPs without claiming them on the segment.

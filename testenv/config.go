@@ -99,6 +99,7 @@ func (l *Lab) Config(o ConfigOptions) string {
 	for _, name := range l.DirectorInterfaces {
 		fmt.Fprintf(&b, "  - name: %s\n", name)
 	}
+	l.writeVLANs(&b)
 	b.WriteString("services:\n")
 	for _, s := range l.Services() {
 		if o.Only == nil || o.Only(s) {

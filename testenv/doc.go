@@ -44,6 +44,10 @@
 //
 //	VIPs: dr 203.0.113.11 2001:db8:f::11   tun .12 ::12   nat .13 ::13
 //
+// With Options.Tags, all segments are VLANs of one bridge, br-trunk: 10 (Switched), or 11 (client), 12 (front), 13 (back)
+// and 14 (far), and with QinQ within the service VLAN 500. Every host's eth<n> is a trunk, and eth<n>.<vlan>, or
+// eth<n>.500.<vlan>, has its addresses. The director has one cable, eth0, for both its segments.
+//
 // Every namespace is bind-mounted in /run/netns, where `ip netns exec` finds it, as
 // xlvs-<pid>-<host> (xlvs-<pid>.<n>-<host> for further labs of the same process). Ends that hang
 // in "switch" are called <host>-<n> for interface eth<n> of the host.

@@ -317,6 +317,22 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
+// Features returns the offloads of an interface that are on and off, by the kernel's names.
+func (h *Host) Features(ifname string) (features map[string]bool, err error) {
+	err = h.Do(func() error {
+		e, err := ethtool.NewEthtool()
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		if features, err = e.Features(ifname); err != nil {
+			return fmt.Errorf("features of %s of %s: %w", ifname, h.Name, err)
+		}
+		return nil
+	})
+	return features, err
+}
+
 // SetFeatures switches offloads of an interface on or off, by the kernel's names (`ethtool -k` translates some of them).
 func (h *Host) SetFeatures(ifname string, features map[string]bool) error {
 	return h.Do(func() error {

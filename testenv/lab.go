@@ -32,6 +32,7 @@ type Options struct {
 	Servers int          // per mode; default 3, at most 250
 	MTU     int          // of every interface; default 1500
 	Queues  int          // receive and transmit queues of the director's interfaces; default 1
+	Tags    Tags         // VLAN tags that all frames have; default: none
 
 	// Decap decapsulates on the TUN servers; default: DefaultDecap.
 	Decap Decapper
@@ -55,6 +56,12 @@ type Lab struct {
 
 	// DirectorInterfaces are the director's interfaces: where requests arrive, then where servers are.
 	DirectorInterfaces []string
+
+	// SoftVLANs says that the kernel has no VLAN interfaces, and programs of the lab's stand in for them. The director
+	// finds only the kernel's own kind by itself, so Config names these.
+	SoftVLANs bool
+
+	directorVLANs []string
 
 	plan   plan
 	prefix string
@@ -234,6 +241,9 @@ func (l *Lab) Plug(h *Host, ifname, bridge, port string, o LinkOptions) error {
 	}
 	return nil
 }
+
+// ClientAddr returns the client's own address.
+func (l *Lab) ClientAddr(v6 bool) netip.Addr { return l.plan.client(v6) }
 
 // VIP returns the virtual address of a mode and family.
 func (l *Lab) VIP(m table.Mode, v6 bool) netip.Addr { return l.plan.vip(m, v6) }

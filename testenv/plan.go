@@ -10,24 +10,25 @@ import (
 // plan holds the addresses of a layout, as in the pictures of the package.
 type plan struct{ layout Layout }
 
-// A segment is one subnet of each family on one bridge.
+// A segment is one subnet of each family, on a bridge of its own or in a VLAN of the trunk.
 type segment struct {
 	bridge string
+	vlan   int
 	v4, v6 netip.Prefix
 }
 
-func newSegment(bridge, v4, v6 string) segment {
-	return segment{"br-" + bridge, netip.MustParsePrefix(v4), netip.MustParsePrefix(v6)}
+func newSegment(bridge string, vlan int, v4, v6 string) segment {
+	return segment{"br-" + bridge, vlan, netip.MustParsePrefix(v4), netip.MustParsePrefix(v6)}
 }
 
 var (
-	lan    = newSegment("lan", "10.0.0.0/16", "2001:db8::/64")
-	access = newSegment("client", "198.51.100.0/24", "2001:db8:c::/64")
-	front  = newSegment("front", "10.1.0.0/16", "2001:db8:1::/64")
-	back   = newSegment("back", "10.2.0.0/16", "2001:db8:2::/64")
-	far    = newSegment("far", "10.3.0.0/16", "2001:db8:3::/64")
+	lan    = newSegment("lan", 10, "10.0.0.0/16", "2001:db8::/64")
+	access = newSegment("client", 11, "198.51.100.0/24", "2001:db8:c::/64")
+	front  = newSegment("front", 12, "10.1.0.0/16", "2001:db8:1::/64")
+	back   = newSegment("back", 13, "10.2.0.0/16", "2001:db8:2::/64")
+	far    = newSegment("far", 14, "10.3.0.0/16", "2001:db8:3::/64")
 	// virtual is on no bridge: the router sends it to the director.
-	virtual = newSegment("none", "203.0.113.0/24", "2001:db8:f::/64")
+	virtual = newSegment("none", 0, "203.0.113.0/24", "2001:db8:f::/64")
 )
 
 // at returns an address of the segment. group and host are added to the last two bytes of its IPv4 address, and

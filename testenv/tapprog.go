@@ -10,7 +10,12 @@ import (
 const (
 	skbLen      = 0
 	skbProtocol = 16
-	skbGSOSegs  = 164
+
+	skbVLANPresent = 20
+	skbVLANTCI     = 24
+	skbVLANProto   = 28
+
+	skbGSOSegs = 164
 )
 
 // EtherTypes as a little-endian load of __sk_buff.protocol, which is in network order, gives them.
@@ -31,6 +36,7 @@ const (
 	stackDst = -40 // 16 bytes: destination
 	stackKey = -44 // 4 bytes: key into the counters
 	stackOff = -56 // 8 bytes: where the transport header starts
+	stackTCI = -64 // 2 bytes: an inner VLAN tag, in another program
 	stackHdr = -64 // 1 byte at a time: what the length of the headers depends on
 )
 

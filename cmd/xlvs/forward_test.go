@@ -28,7 +28,7 @@ func TestForward(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		setup
-		outer6 func(inner6 bool) bool // the family of TUN's outer header; nil: the inner one
+		outer6 func(inner6 bool) bool // as of everything
 		check  func(*testing.T, *world)
 	}{
 		{name: "switched"},
@@ -48,33 +48,43 @@ func TestForward(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := start(t, c.setup)
-			eachRow(t, w, func(t *testing.T, m table.Mode, v6 bool) {
-				limit := w.mtu()
-				if outer6 := c.outer6 != nil && c.outer6(v6) || c.outer6 == nil && v6; m == table.TUN && outer6 {
-					limit -= 40
-				} else if m == table.TUN {
-					limit -= 20
-				}
-				vip := w.VIP(m, v6)
-				transfer(t, w, vip)
-				if n := w.drops(t)["too_big"]; m == table.TUN && n == 0 {
-					t.Error("no packet was too big for the tunnel: path MTU discovery was not tested")
-				}
-				parallel(t, w, m, vip)
-				datagrams(t, w, vip, limit)
-				if m == table.TUN {
-					learnsPathMTU(t, w, vip, limit)
-				}
-			})
-			for reason, n := range w.drops(t) {
-				if reason != "too_big" {
-					t.Errorf("the director dropped %d packets: %s", n, reason)
-				}
-			}
+			everything(t, w, c.outer6)
 			if c.check != nil {
 				c.check(t, w)
 			}
 		})
+	}
+}
+
+// everything sends all kinds of traffic through every mode and family. outer6 is the family of TUN's outer header; nil: the inner one.
+func everything(t *testing.T, w *world, outer6 func(inner6 bool) bool) {
+	t.Helper()
+	if outer6 == nil {
+		outer6 = func(inner6 bool) bool { return inner6 }
+	}
+	eachRow(t, w, func(t *testing.T, m table.Mode, v6 bool) {
+		limit := w.mtu()
+		if m == table.TUN {
+			limit -= 20
+			if outer6(v6) {
+				limit -= 20
+			}
+		}
+		vip := w.VIP(m, v6)
+		transfer(t, w, vip)
+		if n := w.drops(t)["too_big"]; m == table.TUN && n == 0 {
+			t.Error("no packet was too big for the tunnel: path MTU discovery was not tested")
+		}
+		parallel(t, w, m, vip)
+		datagrams(t, w, vip, limit)
+		if m == table.TUN {
+			learnsPathMTU(t, w, vip, limit)
+		}
+	})
+	for reason, n := range w.drops(t) {
+		if reason != "too_big" {
+			t.Errorf("the director dropped %d packets: %s", n, reason)
+		}
 	}
 }
 
