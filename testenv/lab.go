@@ -242,6 +242,9 @@ func (l *Lab) Plug(h *Host, ifname, bridge, port string, o LinkOptions) error {
 	return nil
 }
 
+// DirectorAddr returns the director's address where requests arrive.
+func (l *Lab) DirectorAddr(v6 bool) netip.Addr { return l.plan.director(v6)[0] }
+
 // ClientAddr returns the client's own address.
 func (l *Lab) ClientAddr(v6 bool) netip.Addr { return l.plan.client(v6) }
 
