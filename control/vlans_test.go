@@ -47,6 +47,7 @@ func TestBackendInVLAN(t *testing.T) {
 	w.neigh.hops[netip.MustParseAddr("10.1.0.1")] = neigh.Hop{Ifindex: 57, Interface: "eth1.5.7", MTU: 1400,
 		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 9, 9}, Source: netip.MustParseAddr("10.20.57.1")}
 	must(t, w.start())
+	must(t, w.Attached())
 	_, b := w.entry("web", "a")
 	p := w.engine.Snapshot().Ports[b.Out]
 	if !b.Resolved || p.Name != "eth1.5.7" || p.Trunk != 1 || p.Tags != tagsOf(5, 7) || p.MTU != 1400 || p.V4 != packet.FromNetip(netip.MustParseAddr("10.20.57.1")) {

@@ -46,7 +46,7 @@ func TestRelievedWorkerSleepsLightly(t *testing.T) {
 	if err := l.e.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// Sleeps of 100 ms would not make so many in time.
-	eventually(t, l.said("it looks again and again"), func() bool { return l.e.Worker(0).Sleeps > 500 && port.asked.Load() > 500 })
+	// Sleeps of 100 ms would not make so many in the ten seconds that are waited for.
+	eventually(t, l.said("it looks again and again"), func() bool { return l.e.Worker(0).Sleeps > 150 && port.asked.Load() > 150 })
 	l.e.Stop()
 }
