@@ -16,7 +16,8 @@ const maxAliased = 1 << 20
 // well, but it stops at the first error and forgets where the values stood.
 type decoder struct {
 	*report
-	anchors map[string]ast.Node
+	targets map[*ast.AliasNode]ast.Node // what each alias stands for; see bind
+	merging int                         // << inside of each other
 	inAlias int
 	aliased int
 }
@@ -34,9 +35,7 @@ func (p place) in(part string) string {
 // value decodes n into v, which must be addressable.
 func (d *decoder) value(n ast.Node, v reflect.Value, p place) {
 	if anchor, ok := n.(*ast.AnchorNode); ok {
-		// Known only once its value is decoded, so that no alias contains itself.
 		d.value(anchor.Value, v, p)
-		d.anchors[anchor.Name.GetToken().Value] = anchor.Value
 		return
 	}
 	if n = d.resolve(n, p); n == nil {
@@ -81,19 +80,50 @@ func (d *decoder) reject(n ast.Node, v reflect.Value, p place, problem, remedy s
 	d.add(nodePosition(n), p.where, problem, remedy)
 }
 
-// resolve follows aliases to the node that holds the value. It ends, because an anchor's value
-// holds only aliases of anchors before it. It returns nil after
-// reporting what is no value.
-func (d *decoder) resolve(n ast.Node, p place) ast.Node {
+// bind finds what the aliases in n stand for: the value of the last anchor of their name that is complete before them. So
+// no alias contains itself, also where a name is given twice.
+func (d *decoder) bind(n ast.Node, anchors map[string]ast.Node) {
 	switch n := n.(type) {
 	case *ast.AnchorNode:
-		return d.resolve(n.Value, p)
+		d.bind(n.Value, anchors)
+		anchors[n.Name.GetToken().Value] = n.Value
 	case *ast.AliasNode:
-		name := n.Value.GetToken().Value
-		if target := d.anchors[name]; target != nil {
-			return d.resolve(target, p)
+		d.targets[n] = anchors[n.Value.GetToken().Value]
+	case *ast.TagNode:
+		d.bind(n.Value, anchors)
+	case *ast.SequenceNode:
+		for _, e := range n.Values {
+			d.bind(e, anchors)
 		}
-		d.add(nodePosition(n), p.where, fmt.Sprintf("no anchor &%s stands before this alias", name), "define it earlier in the file, or write the value out; quote the value if it is meant to begin with *")
+	case *ast.MappingNode, *ast.MappingValueNode:
+		for _, pair := range pairs(n) {
+			d.bind(pair.Value, anchors)
+		}
+	}
+}
+
+// follow returns what aliases and anchors lead to: a value, or an alias that stands for nothing.
+func (d *decoder) follow(n ast.Node) ast.Node {
+	for {
+		switch at := n.(type) {
+		case *ast.AnchorNode:
+			n = at.Value
+		case *ast.AliasNode:
+			if d.targets[at] == nil {
+				return n
+			}
+			n = d.targets[at]
+		default:
+			return n
+		}
+	}
+}
+
+// resolve follows aliases to the node that holds the value. It returns nil after reporting what is no value.
+func (d *decoder) resolve(n ast.Node, p place) ast.Node {
+	switch n := d.follow(n).(type) {
+	case *ast.AliasNode:
+		d.add(nodePosition(n), p.where, fmt.Sprintf("no anchor &%s stands before this alias", n.Value.GetToken().Value), "define it earlier in the file, or write the value out; quote the value if it is meant to begin with *")
 	case *ast.TagNode:
 		d.add(nodePosition(n), p.where, "YAML tags have no use here", "remove "+n.GetToken().Value)
 	case *ast.NullNode, nil:
@@ -161,11 +191,8 @@ func label(noun string, i int, name string) string {
 
 // peekName returns what a mapping says for name, before it is decoded.
 func (d *decoder) peekName(n ast.Node) string {
-	if alias, ok := n.(*ast.AliasNode); ok {
-		n = d.anchors[alias.Value.GetToken().Value]
-	}
-	if anchor, ok := n.(*ast.AnchorNode); ok {
-		n = anchor.Value
+	if n = d.follow(n); n == nil {
+		return ""
 	}
 	for _, e := range pairs(n) {
 		if e.Key.GetToken().Value == "name" {

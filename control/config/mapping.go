@@ -36,6 +36,9 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, p place) {
 	}
 }
 
+// maxMerging bounds the depth of merges, which are decoded by recursion.
+const maxMerging = 64
+
 // merge decodes the mapping behind a << key, except for keys already seen.
 func (d *decoder) merge(n ast.Node, v reflect.Value, p place, seen map[string]position) {
 	source := d.resolve(n, place{p.where, "<<"})
@@ -46,8 +49,12 @@ func (d *decoder) merge(n ast.Node, v reflect.Value, p place, seen map[string]po
 		d.add(nodePosition(n), p.where, "<< merges one mapping, and this is none", "write an alias of a mapping, such as *defaults")
 		return
 	}
-	d.inAlias++
-	defer func() { d.inAlias-- }()
+	if d.merging == maxMerging {
+		d.add(nodePosition(n), p.where, fmt.Sprintf("more than %d << are inside of each other", maxMerging), "write the keys out, or merge fewer mappings")
+		return
+	}
+	d.inAlias, d.merging = d.inAlias+1, d.merging+1
+	defer func() { d.inAlias, d.merging = d.inAlias-1, d.merging-1 }()
 	for _, pair := range pairs(source) {
 		key := pair.Key.GetToken().Value
 		if _, own := seen[key]; own {

@@ -48,7 +48,8 @@ func Parse(name string, data []byte) (*Config, error) {
 	if !ok {
 		return nil, r.err()
 	}
-	d := &decoder{report: r, anchors: make(map[string]ast.Node)}
+	d := &decoder{report: r, targets: make(map[*ast.AliasNode]ast.Node)}
+	d.bind(body, make(map[string]ast.Node))
 	d.value(body, reflect.ValueOf(c).Elem(), place{})
 	c.fill(r)
 	(&validator{r}).config(c)
