@@ -44,8 +44,7 @@ func (p *pipeline) persistent(svc *table.Service, in, i int) *table.Backend {
 	if idx := p.flows.Find(h, &key); idx != 0 {
 		e := p.flows.At(idx)
 		if be := p.remembered(svc, e); be != nil {
-			e.LastSeen = p.now
-			e.Packets++
+			e.Count(p.now, 0)
 			return be
 		}
 		p.flows.Delete(idx)

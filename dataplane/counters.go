@@ -1,5 +1,7 @@
 package dataplane
 
+import "xlvs/dataplane/offheap"
+
 // Reason says why a frame was dropped.
 type Reason uint8
 
@@ -91,6 +93,27 @@ type BackendCounters struct {
 	Flows                    uint64
 	Active, Inactive         int64
 	_                        uint64
+}
+
+// sent counts a packet of so many bytes of IP towards the backend.
+func (c *BackendCounters) sent(bytes uint64) {
+	offheap.Add64(&c.Packets, 1)
+	offheap.Add64(&c.Bytes, bytes)
+}
+
+// answered counts one from the backend.
+func (c *BackendCounters) answered(bytes uint64) {
+	offheap.Add64(&c.ReplyPackets, 1)
+	offheap.Add64(&c.ReplyBytes, bytes)
+}
+
+// flows changes the number of active or of inactive flows.
+func (c *BackendCounters) flows(active bool, by int64) {
+	if active {
+		offheap.AddInt(&c.Active, by)
+	} else {
+		offheap.AddInt(&c.Inactive, by)
+	}
 }
 
 // Add sums o into c.

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"xlvs/dataplane/flow"
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 	"xlvs/dataplane/table"
@@ -96,9 +97,7 @@ func (p *pipeline) known(i, n int) int {
 		if hop.Ref != e.Backend || size > hop.Limit || pkt.TTL <= 1 {
 			break
 		}
-		e.LastSeen = now
-		e.Packets++
-		e.Bytes += uint64(size)
+		e.Count(now, uint64(size))
 		p.way[i] = uint32(slot)
 	}
 	p.last = *gate
@@ -109,14 +108,13 @@ func (p *pipeline) known(i, n int) int {
 func (p *pipeline) direct(in int, frames []Frame, i, n int) {
 	hops, mem, tagged := p.snap.Hops, p.mem, p.snap.Tagged
 	counters := p.backends[:len(hops)]
-	p.count.Forwarded[table.DR] += uint64(n - i)
+	offheap.Add64(&p.count.Forwarded[table.DR], uint64(n-i))
 	frames = frames[:n]
 	for ; i < len(frames); i++ {
 		k := i & (MaxBurst - 1)
 		pkt, slot := &p.pkt[k], p.way[k]
 		hop, bc := &hops[slot], &counters[slot]
-		bc.Packets++
-		bc.Bytes += uint64(pkt.End - uint16(pkt.L3))
+		bc.sent(uint64(pkt.End - uint16(pkt.L3)))
 		if pkt.Plain {
 			rewrite.DRPlain(mem.head(frames[i]), pkt.V6, &hop.Eth)
 		} else {
@@ -140,22 +138,20 @@ func (p *pipeline) tunnel(in int, frames []Frame, i, n int) {
 		}
 		pkt, slot := &p.pkt[i], p.way[i]
 		be, bc := &p.snap.Backends[slot], &p.backends[slot]
-		bc.Packets++
-		bc.Bytes += uint64(pkt.End - uint16(pkt.L3))
+		bc.sent(uint64(pkt.End - uint16(pkt.L3)))
 		start, length := rewrite.TUN(p.mem.Chunk(f.Chunk), int(f.Off), pkt, be, p.hash[i])
 		p.send(in, int(be.Out), Frame{Chunk: f.Chunk, Off: uint16(start), Len: uint16(length)})
-		p.count.Forwarded[table.TUN]++
+		offheap.Add64(&p.count.Forwarded[table.TUN], 1)
 	}
 }
 
 // translate sends the packets from i to n-1 with another destination.
 func (p *pipeline) translate(in int, frames []Frame, i, n int) {
-	p.count.Forwarded[table.NAT] += uint64(n - i)
+	offheap.Add64(&p.count.Forwarded[table.NAT], uint64(n-i))
 	for ; i < n; i++ {
 		pkt, slot := &p.pkt[i], p.way[i]
 		be, bc := &p.snap.Backends[slot], &p.backends[slot]
-		bc.Packets++
-		bc.Bytes += uint64(pkt.End - uint16(pkt.L3))
+		bc.sent(uint64(pkt.End - uint16(pkt.L3)))
 		b := p.mem.Bytes(frames[i])
 		p.flows.At(p.cand[i]).SetHop(uint8(in), b)
 		rewrite.NATRequest(b, pkt, be)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"xlvs/dataplane/flow"
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
 )
@@ -164,7 +165,7 @@ func (e *Engine) Started() time.Time { return e.start }
 
 // Worker returns a copy of worker i's counters. The worker goes on counting meanwhile: each
 // number is right, sums over several may be a burst apart.
-func (e *Engine) Worker(i int) Counters { return *e.workers[i].count }
+func (e *Engine) Worker(i int) Counters { return offheap.Load(e.workers[i].count) }
 
 // Counters returns the sum over all workers.
 func (e *Engine) Counters() (sum Counters) {
@@ -178,7 +179,7 @@ func (e *Engine) Counters() (sum Counters) {
 // Backend returns what all workers counted for a backend's slot.
 func (e *Engine) Backend(slot int) (sum BackendCounters) {
 	for _, w := range e.workers {
-		c := w.backends[slot]
+		c := offheap.Load(&w.backends[slot])
 		sum.Add(&c)
 	}
 	return sum
@@ -208,7 +209,7 @@ type FlowTable struct {
 // FlowTable returns the size and use of worker i's flow table.
 func (e *Engine) FlowTable(i int) FlowTable {
 	w := e.workers[i]
-	return FlowTable{Used: int(w.count.Flows), Capacity: w.flows.Cap(), HugePages: w.flows.Huge()}
+	return FlowTable{Used: int(atomic.LoadUint64(&w.count.Flows)), Capacity: w.flows.Cap(), HugePages: w.flows.Huge()}
 }
 
 // Explain tells which backend a new flow would get now, without opening it.

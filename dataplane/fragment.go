@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"xlvs/dataplane/frag"
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 	"xlvs/dataplane/table"
@@ -200,9 +201,8 @@ func (p *pipeline) sendPart(way *frag.Way, be *table.Backend, in, i int, f Frame
 // countForward counts what a backend is sent.
 func (p *pipeline) countForward(mode table.Mode, be *table.Backend, pkt *packet.Packet) {
 	bc := &p.backends[be.Ref.Slot()]
-	bc.Packets++
-	bc.Bytes += uint64(pkt.End) - uint64(pkt.L3)
-	p.count.Forwarded[mode]++
+	bc.sent(uint64(pkt.End) - uint64(pkt.L3))
+	offheap.Add64(&p.count.Forwarded[mode], 1)
 }
 
 // cut makes a packet of more than limit bytes fit: an IPv4 packet that may be fragmented loses all but its first piece, and
@@ -236,7 +236,7 @@ func (p *pipeline) cut(svc *table.Service, f *Frame, in, i, limit int) bool {
 	s.n = n - 1
 	f.Len = uint16(rewrite.Piece4(b, b, pkt, 0, n, step))
 	pkt.End = f.Len
-	p.count.Fragmented++
+	offheap.Add64(&p.count.Fragmented, 1)
 	return true
 }
 
@@ -244,7 +244,7 @@ func (p *pipeline) cut(svc *table.Service, f *Frame, in, i, limit int) bool {
 func (p *pipeline) freeOrphans(why Reason) {
 	for _, h := range p.fragments.table.Orphans() {
 		p.mem.Free(h.Chunk)
-		p.count.Drops[why]++
+		offheap.Add64(&p.count.Drops[why], 1)
 	}
 }
 
@@ -254,7 +254,7 @@ func (p *pipeline) expireFragments() {
 		p.fragments.table.Sweep(p.now)
 		p.freeOrphans(DropFragTimeout)
 	}
-	p.count.FragmentsHeld = uint64(p.fragments.table.Held())
+	offheap.Put64(&p.count.FragmentsHeld, uint64(p.fragments.table.Held()))
 }
 
 // dropHeld gives the chunks of all fragments that wait back.

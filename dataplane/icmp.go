@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"xlvs/dataplane/flow"
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 	"xlvs/dataplane/table"
@@ -22,7 +23,7 @@ func (p *pipeline) icmp(in, i int, f Frame) {
 	default:
 		rewrite.Echo(b, pkt)
 		p.noteAction(ActionAnswer)
-		p.count.Echoes++
+		offheap.Add64(&p.count.Echoes, 1)
 		p.send(in, in, f)
 	}
 }
@@ -101,7 +102,7 @@ func (p *pipeline) elsewhere(h uint64, key *flow.Key) *table.Backend {
 
 func (p *pipeline) sendError(mode table.Mode, be *table.Backend, q *packet.Packet, in, i int, f Frame) {
 	p.noteAction(ActionForward)
-	p.count.ICMPForwarded++
+	offheap.Add64(&p.count.ICMPForwarded, 1)
 	if mode != table.NAT {
 		p.forward(mode, be, 0, in, i, f)
 		return
@@ -137,7 +138,7 @@ func (p *pipeline) errorToClient(in, i int, f Frame, q *packet.Packet) bool {
 	p.noteAction(ActionReply)
 	eth := table.Eth(e.MAC(), out.MAC)
 	rewrite.ICMPReply(p.mem.Bytes(f), pkt, q, svc.At(e.VIP()), e.Ports.Dst(), &eth)
-	p.count.ICMPForwarded++
+	offheap.Add64(&p.count.ICMPForwarded, 1)
 	p.countReply(be, pkt)
 	p.send(in, int(e.In()), f)
 	return true
@@ -147,10 +148,9 @@ func (p *pipeline) errorToClient(in, i int, f Frame, q *packet.Packet) bool {
 func (p *pipeline) countReply(be *table.Backend, pkt *packet.Packet) {
 	size := uint64(pkt.End) - uint64(pkt.L3)
 	bc := &p.backends[be.Ref.Slot()]
-	bc.ReplyPackets++
-	bc.ReplyBytes += size
-	p.count.Replies++
-	p.count.ReplyBytes += size
+	bc.answered(size)
+	offheap.Add64(&p.count.Replies, 1)
+	offheap.Add64(&p.count.ReplyBytes, size)
 }
 
 // errorOfTunnel handles an error about an outer packet of ours: its sender is told by an error about the inner packet, with the
@@ -203,7 +203,7 @@ func (p *pipeline) errorOfTunnel(in, i int, f Frame, q *packet.Packet) bool {
 	}
 	f.Off, f.Len = uint16(start), uint16(length)
 	p.noteAction(ActionReply)
-	p.count.ICMPForwarded++
+	offheap.Add64(&p.count.ICMPForwarded, 1)
 	p.send(in, int(e.In()), f)
 	return true
 }

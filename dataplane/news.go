@@ -118,11 +118,10 @@ func (p *pipeline) take(n *news) {
 	if int32(at-p.now) > 0 {
 		at = p.now // the other worker's poll began later
 	}
-	if int32(at-e.LastSeen) > 0 {
-		e.LastSeen = at
+	if int32(at-e.LastSeen) < 0 {
+		at = e.LastSeen
 	}
-	e.Packets++
-	e.Bytes += uint64(n.size)
+	e.Count(at, uint64(n.size))
 	if e.State() == flow.StateUDP {
 		if e.Packets == 2 {
 			p.flows.Settle(n.idx)

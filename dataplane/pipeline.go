@@ -5,6 +5,7 @@ import (
 
 	"xlvs/dataplane/flow"
 	"xlvs/dataplane/frag"
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 	"xlvs/dataplane/table"
@@ -64,9 +65,9 @@ func (p *pipeline) burst(in int, frames []Frame) {
 	}
 	p.sink = p.flows.Candidates(p.hash[:len(frames)], p.cand[:])
 	p.deliver(in, frames)
-	p.count.Bursts++
-	p.count.RxPackets += uint64(len(frames))
-	p.count.RxBytes += bytes
+	offheap.Add64(&p.count.Bursts, 1)
+	offheap.Add64(&p.count.RxPackets, uint64(len(frames)))
+	offheap.Add64(&p.count.RxBytes, bytes)
 }
 
 // transport handles a TCP or UDP packet: a client's to a service, or a NAT backend's reply.
@@ -161,9 +162,8 @@ func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i
 		return
 	}
 	bc := &p.backends[be.Ref.Slot()]
-	bc.Packets++
-	bc.Bytes += uint64(pkt.End) - uint64(pkt.L3)
-	p.count.Forwarded[mode]++
+	bc.sent(uint64(pkt.End) - uint64(pkt.L3))
+	offheap.Add64(&p.count.Forwarded[mode], 1)
 	b := p.mem.Bytes(f)
 	switch mode {
 	case table.DR:
@@ -183,9 +183,7 @@ func (p *pipeline) forward(mode table.Mode, be *table.Backend, idx uint32, in, i
 // touch updates a flow for a client's packet of size bytes of IP.
 func (p *pipeline) touch(svc *table.Service, be *table.Backend, idx uint32, i, size int) {
 	e := p.flows.At(idx)
-	e.LastSeen = p.now
-	e.Packets++
-	e.Bytes += uint64(size)
+	e.Count(p.now, uint64(size))
 	flags := p.pkt[i].TCPFlags
 	s := e.State()
 	if s == flow.StateUDP {
@@ -209,11 +207,8 @@ func (p *pipeline) advance(idx uint32, be *table.Backend, s flow.State) {
 	p.flows.SetState(idx, s)
 	if was, is := old.Active(), s.Active(); was != is {
 		bc := &p.backends[be.Ref.Slot()]
-		if is {
-			bc.Active, bc.Inactive = bc.Active+1, bc.Inactive-1
-		} else {
-			bc.Active, bc.Inactive = bc.Active-1, bc.Inactive+1
-		}
+		bc.flows(was, -1)
+		bc.flows(is, 1)
 	}
 }
 
@@ -264,7 +259,7 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in
 	}
 	idx := p.flows.Insert(p.hash[i], key, be.Ref, s, uint8(in), p.now)
 	if idx == 0 {
-		p.count.Stateless++
+		offheap.Add64(&p.count.Stateless, 1)
 		p.noteBackend(be, FlowNone)
 		return be, 0, 0
 	}
@@ -272,14 +267,10 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in
 	if svc.Mode == table.NAT {
 		p.flows.LinkReply(idx, be, p.now)
 	}
-	p.count.FlowsNew++
+	offheap.Add64(&p.count.FlowsNew, 1)
 	bc := &p.backends[be.Ref.Slot()]
-	bc.Flows++
-	if s.Active() {
-		bc.Active++
-	} else {
-		bc.Inactive++
-	}
+	offheap.Add64(&bc.Flows, 1)
+	bc.flows(s.Active(), 1)
 	if p.sample != 0 && p.hash[i]>>16%p.sample == 0 {
 		e := p.flows.At(idx)
 		e.SetSampled()
@@ -324,9 +315,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	if idx == 0 {
 		p.tell(flow.Out, pkt, size)
 	} else {
-		e.LastSeen = p.now
-		e.Packets++
-		e.Bytes += uint64(size)
+		e.Count(p.now, uint64(size))
 		if s := e.State(); s == flow.StateUDP {
 			if e.Packets == 2 {
 				p.flows.Settle(idx)
@@ -337,11 +326,10 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	}
 	b := p.mem.Bytes(f)
 	bc := &p.backends[be.Ref.Slot()]
-	bc.ReplyPackets++
-	bc.ReplyBytes += uint64(size)
+	bc.answered(uint64(size))
 	p.noteAction(ActionReply)
-	p.count.Replies++
-	p.count.ReplyBytes += uint64(size)
+	offheap.Add64(&p.count.Replies, 1)
+	offheap.Add64(&p.count.ReplyBytes, uint64(size))
 	eth := table.Eth(e.MAC(), out.MAC)
 	if pkt.TCPFlags&packet.FlagSYN != 0 && svc.ClampMSS != 0 {
 		clamp(b, pkt, svc, be)
@@ -392,21 +380,16 @@ func (p *pipeline) settle() {
 		if e.State() == flow.StateTemplate {
 			continue
 		}
-		bc := &p.backends[e.Backend.Slot()]
-		if e.State().Active() {
-			bc.Active--
-		} else {
-			bc.Inactive--
-		}
-		p.count.FlowsEnded++
+		p.backends[e.Backend.Slot()].flows(e.State().Active(), -1)
+		offheap.Add64(&p.count.FlowsEnded, 1)
 		if e.Evicted() && e.State() != flow.StateTimeWait && e.State() != flow.StateClose {
-			p.count.FlowsEvicted++
+			offheap.Add64(&p.count.FlowsEvicted, 1)
 		}
 		if e.Sampled() {
 			p.emit(EventFlowEnd, e, p.flowHash(e))
 		}
 	}
-	p.count.Flows = uint64(p.flows.Len())
+	offheap.Put64(&p.count.Flows, uint64(p.flows.Len()))
 }
 
 // flowHash is the hash under which a flow was opened, for its last event; 0 if its service is gone.
@@ -422,7 +405,7 @@ func (p *pipeline) emit(k EventKind, e *flow.Entry, h uint64) {
 	ev := Event{Kind: k, State: e.State(), Client: e.Client, Ports: e.Ports, Service: e.Service, Backend: e.Backend,
 		Packets: e.Packets, Bytes: e.Bytes, Time: p.now, Duration: e.LastSeen - e.Created, Hash: h}
 	if !p.events.put(&ev) {
-		p.count.EventsLost++
+		offheap.Add64(&p.count.EventsLost, 1)
 	}
 }
 

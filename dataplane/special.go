@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 	"xlvs/dataplane/table"
@@ -46,7 +47,7 @@ func (p *pipeline) tooBig(f Frame, in, i, limit int) {
 // error, as the rate limit allows; else it is freed. The error's source is the address of the
 // interface it leaves by, or the packet's own destination where the interface has none.
 func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
-	p.count.Drops[why]++
+	offheap.Add64(&p.count.Drops[why], 1)
 	p.noteDrop(why)
 	if e == noError || !p.limit.take(p.now) {
 		p.mem.Free(f.Chunk)
@@ -66,7 +67,7 @@ func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
 		return
 	}
 	f.Off, f.Len = uint16(start), uint16(length)
-	p.count.ICMPErrors++
+	offheap.Add64(&p.count.ICMPErrors, 1)
 	p.send(in, in, f)
 }
 

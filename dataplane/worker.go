@@ -140,7 +140,7 @@ func (w *worker) loop() {
 			busy = now
 			continue
 		}
-		w.count.Idle++
+		offheap.Add64(&w.count.Idle, 1)
 		if w.idle.Sleep && now-busy > w.idle.Spin {
 			w.sleep()
 		}
@@ -155,7 +155,7 @@ func (w *worker) poll(now uint32) int {
 		w.flows.Use(s)
 	}
 	w.now = now
-	w.count.Polls++
+	offheap.Add64(&w.count.Polls, 1)
 	total := 0
 	for i, port := range w.ports {
 		n := port.Recv(w.frames[:])
@@ -169,7 +169,7 @@ func (w *worker) poll(now uint32) int {
 	}
 	for _, port := range w.ports {
 		if port.Flush() != nil {
-			w.count.PortErrors++
+			offheap.Add64(&w.count.PortErrors, 1)
 		}
 	}
 	w.shedding = false
@@ -193,7 +193,7 @@ func (w *worker) flush() {
 			continue
 		}
 		sent := port.Send(o.frames[:o.n])
-		w.count.Drops[DropTx] += uint64(o.n - sent)
+		offheap.Add64(&w.count.Drops[DropTx], uint64(o.n-sent))
 		o.n = 0
 	}
 }
@@ -204,7 +204,7 @@ const sleepFor = 100 // milliseconds
 // sleep blocks in poll(2) until a frame, a wake-up or sleepFor. What is dropped for the worker wakes nobody, so
 // it looks itself whether that must go on.
 func (w *worker) sleep() {
-	w.count.Sleeps++
+	offheap.Add64(&w.count.Sleeps, 1)
 	most := sleepFor
 	if w.shedding {
 		most = 1

@@ -1,5 +1,7 @@
 package flow
 
+import "xlvs/dataplane/offheap"
+
 // Free entries are in a pool, as many as it holds, and beyond that in the free entries themselves: each of those in
 // the list has the numbers of eight others in it. A list of one link each would make every new flow wait for the
 // memory of the entry before it.
@@ -29,8 +31,8 @@ func (t *Table) alloc() uint32 {
 // release frees an entry that no bucket names any more.
 func (t *Table) release(i uint32) {
 	e := &t.entries[i]
-	put32(&e.meta, 0)
-	putSeq(&e.seq, e.seq+2) // a reader that took the state before must not take what comes after
+	offheap.Put32(&e.meta, 0)
+	offheap.PutSeq(&e.seq, e.seq+2) // a reader that took the state before must not take what comes after
 	t.used--
 	if t.pooled < poolSize {
 		t.pool[t.pooled] = i
@@ -44,11 +46,11 @@ func (t *Table) release(i uint32) {
 // oldest ones go: the one freed last is the one most likely still in cache.
 func (t *Table) spill(i uint32) {
 	e, p := &t.entries[i], &t.pool
-	put64(&e.Client.A, uint64(p[0])|uint64(p[1])<<32)
-	put64(&e.Client.B, uint64(p[2])|uint64(p[3])<<32)
-	put64(&e.Bytes, uint64(p[4])|uint64(p[5])<<32)
-	put64(&e.l2, uint64(p[6])|uint64(p[7])<<32)
-	put32(&e.LastSeen, t.free)
+	offheap.Put64(&e.Client.A, uint64(p[0])|uint64(p[1])<<32)
+	offheap.Put64(&e.Client.B, uint64(p[2])|uint64(p[3])<<32)
+	offheap.Put64(&e.Bytes, uint64(p[4])|uint64(p[5])<<32)
+	offheap.Put64(&e.l2, uint64(p[6])|uint64(p[7])<<32)
+	offheap.Put32(&e.LastSeen, t.free)
 	t.free = i
 	copy(p[:], p[spilled:])
 	t.pooled -= spilled

@@ -3,6 +3,7 @@ package flow
 import (
 	"math/bits"
 
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/table"
 )
 
@@ -18,16 +19,19 @@ func (t *Table) Insert(h uint64, k *Key, be table.Ref, s State, in uint8, now ui
 		}
 	}
 	e := &t.entries[i]
-	putSeq(&e.seq, e.seq|1)
-	put64(&e.Client.A, k.Client.A)
-	put64(&e.Client.B, k.Client.B)
-	put32((*uint32)(&e.Service), uint32(k.Service))
-	put32((*uint32)(&e.Ports), uint32(k.Ports))
-	put32((*uint32)(&e.Backend), uint32(be))
-	put64(&e.l2, uint64(k.VIP)<<48)
-	put32(&e.meta, uint32(s)|uint32(in)<<8)
-	e.LastSeen, e.Created, e.Bytes, e.Packets = now, now, 0, 0
-	putSeq(&e.seq, e.seq+1)
+	offheap.PutSeq(&e.seq, e.seq|1)
+	offheap.Put64(&e.Client.A, k.Client.A)
+	offheap.Put64(&e.Client.B, k.Client.B)
+	offheap.Put32((*uint32)(&e.Service), uint32(k.Service))
+	offheap.Put32((*uint32)(&e.Ports), uint32(k.Ports))
+	offheap.Put32((*uint32)(&e.Backend), uint32(be))
+	offheap.Put64(&e.l2, uint64(k.VIP)<<48)
+	offheap.Put32(&e.meta, uint32(s)|uint32(in)<<8)
+	offheap.Put32(&e.LastSeen, now)
+	offheap.Put32(&e.Created, now)
+	offheap.Put64(&e.Bytes, 0)
+	offheap.Put32(&e.Packets, 0)
+	offheap.PutSeq(&e.seq, e.seq+1)
 	if !t.link(h, i, now) {
 		t.release(i)
 		return 0
@@ -92,15 +96,15 @@ func (t *Table) linkGuest(n, m, fp uint64, i uint32) {
 	b := &t.buckets[m]
 	lane := freeLane(b)
 	t.setLane(b, lane, fp, i)
-	put64(&b.fp[2], b.fp[2]|1<<(guestShift+lane))
+	offheap.Put64(&b.fp[2], b.fp[2]|1<<(guestShift+lane))
 	home := &t.buckets[n]
-	put64(&home.fp[2], home.fp[2]+1<<awayShift)
+	offheap.Put64(&home.fp[2], home.fp[2]+1<<awayShift)
 }
 
 // setLane writes the index first, so that a reader which sees the fingerprint finds it.
 func (t *Table) setLane(b *bucket, lane int, fp uint64, i uint32) {
-	put32(&b.idx[lane], i)
-	put64(&b.fp[lane>>2], b.fp[lane>>2]|fp<<(uint(lane&3)*16))
+	offheap.Put32(&b.idx[lane], i)
+	offheap.Put64(&b.fp[lane>>2], b.fp[lane>>2]|fp<<(uint(lane&3)*16))
 	t.entries[i].addRef(1)
 	if t.entries[i].cheap() {
 		b.mark(lane, true)
@@ -111,13 +115,13 @@ func (t *Table) setLane(b *bucket, lane int, fp uint64, i uint32) {
 func (t *Table) unset(n uint64, lane int) {
 	b := &t.buckets[n]
 	fp := b.lane(lane)
-	put64(&b.fp[lane>>2], b.fp[lane>>2]&^(0xffff<<(uint(lane&3)*16)))
+	offheap.Put64(&b.fp[lane>>2], b.fp[lane>>2]&^(0xffff<<(uint(lane&3)*16)))
 	b.mark(lane, false)
 	t.entries[b.idx[lane]].addRef(-1)
 	if b.guests()>>lane&1 != 0 {
-		put64(&b.fp[2], b.fp[2]&^(1<<(guestShift+lane)))
+		offheap.Put64(&b.fp[2], b.fp[2]&^(1<<(guestShift+lane)))
 		home := &t.buckets[t.other(n, fp)]
-		put64(&home.fp[2], home.fp[2]-1<<awayShift)
+		offheap.Put64(&home.fp[2], home.fp[2]-1<<awayShift)
 	}
 }
 
@@ -134,7 +138,7 @@ func (b *bucket) mark(lane int, cheap bool) {
 	if cheap {
 		w |= 1 << (cheapShift + lane)
 	}
-	put64(&b.fp[2], w)
+	offheap.Put64(&b.fp[2], w)
 }
 
 // SetState changes the state of flow i.
@@ -257,7 +261,7 @@ func (t *Table) evict(n uint64, now, keep uint32) bool {
 		}
 	}
 	if e := &t.entries[b.idx[victim]]; e.State() != StateDead && !t.Expired(e, now) {
-		e.meta |= flagEvicted
+		offheap.Put32(&e.meta, e.meta|flagEvicted)
 	}
 	t.clearLane(n, victim)
 	return true

@@ -40,6 +40,9 @@ func (t *Table) Peek(i uint32, out *Entry) (ok bool) {
 	return false
 }
 
+// peekAway is away for a reader that does not own the table.
+func (b *bucket) peekAway() uint64 { return atomic.LoadUint64(&b.fp[2]) >> awayShift & awayMask }
+
 // Life tells a copy's flow from others that have the same index before or after it.
 func (e *Entry) Life() uint32 { return e.seq }
 
@@ -53,7 +56,7 @@ func (t *Table) Lives(i, life uint32) bool {
 func (t *Table) PeekReply(h uint64, p *packet.Packet, s *table.Snapshot, out *Entry) uint32 {
 	n := t.home(h)
 	b := &t.buckets[n]
-	if i := t.peekReplyIn(b, h, p, s, out); i != 0 || atomic.LoadUint64(&b.fp[2])>>awayShift&awayMask == 0 {
+	if i := t.peekReplyIn(b, h, p, s, out); i != 0 || b.peekAway() == 0 {
 		return i
 	}
 	return t.peekReplyIn(&t.buckets[t.other(n, fingerprint(h))], h, p, s, out)

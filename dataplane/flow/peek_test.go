@@ -95,10 +95,7 @@ func TestReadersNeverSeeAMixture(t *testing.T) {
 		case round%3 == 0:
 			tab.Delete(i)
 		default:
-			e := tab.At(i)
-			e.LastSeen = 1_000_000 + uint32(round)
-			e.Packets++
-			e.Bytes += 60
+			tab.At(i).Count(1_000_000+uint32(round), 60)
 		}
 		tab.Ended()
 		if round%1024 == 0 {
@@ -120,5 +117,33 @@ func TestPeekOutside(t *testing.T) {
 		if tab.Peek(i, &e) {
 			t.Errorf("Peek(%d) found a flow in an empty table", i)
 		}
+	}
+}
+
+// A reader looks into a second bucket when the owner would, and not because the bits beside that count are set.
+func TestReadersLookNoFurtherThanTheOwner(t *testing.T) {
+	tab := newTable(t, MinEntries)
+	x := numbered{testSnapshot(t, ones(4), ones(12)), packet.NewHasher("test")}
+	tab.Use(x.snap)
+	for n := range MinEntries {
+		k := x.key(n)
+		if i := tab.Insert(x.hash(k), &k, x.backend(n).Ref, StateSynRecv, 0, 1); i != 0 {
+			tab.LinkReply(i, x.backend(n), 1)
+		}
+	}
+	home, away := 0, 0
+	for i := range tab.buckets {
+		b := &tab.buckets[i]
+		if b.peekAway() != b.away() {
+			t.Errorf("bucket %d: a reader takes %d flows for away, the owner %d", i, b.peekAway(), b.away())
+		}
+		if b.away() > 0 {
+			away++
+		} else if b.cheap()&0xf != 0 {
+			home++
+		}
+	}
+	if home == 0 || away == 0 {
+		t.Errorf("%d buckets with half-open flows at home, %d with flows away: nothing was shown", home, away)
 	}
 }

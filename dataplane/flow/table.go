@@ -21,7 +21,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
-	"sync/atomic"
 
 	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
@@ -54,6 +53,13 @@ type Entry struct {
 // VIP tells which of its service's addresses the flow is to: see table.Service.At.
 func (e *Entry) VIP() uint16 { return uint16(e.l2 >> 48) }
 
+// Count accounts for a packet of size bytes of IP that came at time now.
+func (e *Entry) Count(now uint32, size uint64) {
+	offheap.Put32(&e.LastSeen, now)
+	offheap.Add32(&e.Packets, 1)
+	offheap.Add64(&e.Bytes, size)
+}
+
 // State returns the flow's state.
 func (e *Entry) State() State { return State(e.meta) }
 
@@ -63,7 +69,7 @@ const (
 )
 
 // SetSampled marks the flow as one that events are reported for; Sampled tells.
-func (e *Entry) SetSampled() { e.meta |= flagSampled }
+func (e *Entry) SetSampled() { offheap.Put32(&e.meta, e.meta|flagSampled) }
 
 // Sampled reports whether SetSampled was called.
 func (e *Entry) Sampled() bool { return e.meta&flagSampled != 0 }
@@ -75,7 +81,7 @@ func (e *Entry) Evicted() bool { return e.meta&flagEvicted != 0 }
 func (e *Entry) In() uint8 { return uint8(e.meta >> 8) }
 
 // setState changes the state.
-func (e *Entry) setState(s State) { atomic.StoreUint32(&e.meta, e.meta&^0xff|uint32(s)) }
+func (e *Entry) setState(s State) { offheap.Put32(&e.meta, e.meta&^0xff|uint32(s)) }
 
 // MAC returns the source MAC address of the client's packets: where replies go.
 func (e *Entry) MAC() (m table.MAC) {
@@ -91,15 +97,15 @@ const macBits = 1<<48 - 1
 func (e *Entry) SetHop(in uint8, b []byte) {
 	l2 := binary.LittleEndian.Uint64(b[6:])&macBits | e.l2&^macBits
 	if l2 != e.l2 {
-		atomic.StoreUint64(&e.l2, l2)
+		offheap.Put64(&e.l2, l2)
 	}
 	if e.In() != in {
-		atomic.StoreUint32(&e.meta, e.meta&^0xff00|uint32(in)<<8)
+		offheap.Put32(&e.meta, e.meta&^0xff00|uint32(in)<<8)
 	}
 }
 
 func (e *Entry) refs() uint8  { return uint8(e.meta >> 16) }
-func (e *Entry) addRef(n int) { e.meta += uint32(n) << 16 }
+func (e *Entry) addRef(n int) { offheap.Add32(&e.meta, uint32(n)<<16) }
 func (e *Entry) sameKey(k *Key) bool {
 	return e.Client == k.Client && e.Service == k.Service && e.Ports == k.Ports && e.VIP() == k.VIP
 }

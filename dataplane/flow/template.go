@@ -27,7 +27,7 @@ func (t *Table) PeekTemplate(h uint64, k *Key, out *Entry) bool {
 func (t *Table) PeekFlow(h uint64, k *Key, out *Entry) uint32 {
 	n := t.home(h)
 	b := &t.buckets[n]
-	if i := t.peekFlowIn(b, h, k, out); i != 0 || atomic.LoadUint64(&b.fp[2])>>awayShift&awayMask == 0 {
+	if i := t.peekFlowIn(b, h, k, out); i != 0 || b.peekAway() == 0 {
 		return i
 	}
 	return t.peekFlowIn(&t.buckets[t.other(n, fingerprint(h))], h, k, out)

@@ -1,15 +1,16 @@
 // Package offheap allocates large tables outside the Go heap: the garbage collector neither
-// scans nor counts them, and huge pages, where the kernel has any, make random reads cheap.
+// scans nor counts them, and huge pages, where the kernel has any, make random reads cheap. They have one writer and
+// any number of readers: it stores with Put and Add, they read with Load and sync/atomic.
+//
+// Built with the race detector, which does not see memory that it did not allocate, tables are on the Go heap, and
+// every word that one goroutine writes and another reads is accessed atomically: what it then finds is a way round
+// these functions.
 package offheap
 
 import (
-	"fmt"
+	"sync/atomic"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
-
-const hugePage = 2 << 20
 
 // A Region is zeroed memory from the kernel, aligned to 2 MiB when it is at least that large.
 type Region struct {
@@ -24,51 +25,31 @@ func (r *Region) Huge() bool { return r.huge }
 // With populate the pages are faulted in now, so that no worker pays for it later;
 // without, memory is only reserved until it is touched.
 func Slice[T any](n int, populate bool) ([]T, *Region, error) {
+	if race {
+		return make([]T, n), &Region{}, nil
+	}
 	var zero T
-	size := n * int(unsafe.Sizeof(zero))
-	length := size
-	if size >= hugePage {
-		length = (size+hugePage-1)/hugePage*hugePage + hugePage
-	}
-	flags := unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
-	m, err := unix.Mmap(-1, 0, length, unix.PROT_READ|unix.PROT_WRITE, flags)
+	b, r, err := reserve(n*int(unsafe.Sizeof(zero)), populate)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reserve %d MiB for a table: %w; ask for fewer flows, or raise the memory limit", length>>20, err)
+		return nil, nil, err
 	}
-	r := &Region{mapping: m}
-	aligned := m
-	if size >= hugePage {
-		skip := int(-uintptr(unsafe.Pointer(&m[0])) & (hugePage - 1))
-		aligned = m[skip : skip+(size+hugePage-1)/hugePage*hugePage]
-		r.huge = unix.Madvise(aligned, unix.MADV_HUGEPAGE) == nil
-	}
-	if populate {
-		if err := fault(aligned); err != nil {
-			_ = r.Free()
-			return nil, nil, fmt.Errorf("fill in %d MiB for a table: %w; ask for fewer flows, or add memory", length>>20, err)
-		}
-	}
-	return unsafe.Slice((*T)(unsafe.Pointer(&aligned[0])), n), r, nil
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n), r, nil
 }
 
-// fault touches every page: MADV_POPULATE_WRITE where the kernel has it (5.14), by hand elsewhere.
-func fault(b []byte) error {
-	err := unix.Madvise(b, unix.MADV_POPULATE_WRITE)
-	if err == nil || err == unix.ENOMEM {
-		return err
+// Load copies *p for a reader while its owner goes on writing: each word is right, several may not belong together.
+// T must consist of 64-bit words.
+func Load[T any](p *T) (out T) {
+	const word = 8
+	if unsafe.Sizeof(out)%word != 0 || unsafe.Alignof(out) != word {
+		panic("offheap: Load of a type that does not consist of 64-bit words")
 	}
-	for i := 0; i < len(b); i += 4096 {
-		b[i] = 0
+	n := unsafe.Sizeof(out) / word
+	from, to := unsafe.Slice((*uint64)(unsafe.Pointer(p)), n), unsafe.Slice((*uint64)(unsafe.Pointer(&out)), n)
+	for i := range from {
+		to[i] = atomic.LoadUint64(&from[i])
 	}
-	return nil
+	return out
 }
 
-// Free unmaps the region. Slices of it must not be used any more.
-func (r *Region) Free() error {
-	if r == nil || r.mapping == nil {
-		return nil
-	}
-	m := r.mapping
-	r.mapping = nil
-	return unix.Munmap(m)
-}
+// addressOf is for alignment only.
+func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }
