@@ -26,6 +26,8 @@ type source struct {
 	services uint64 // over how many addresses, from the service's on, flows are spread; 0 and 1: all go to one
 	backend  []byte // not nil: packets are replies, and this is the backend of each flow
 
+	ring *ring // not nil: frames are written long before they are delivered
+
 	sent uint64
 }
 
@@ -42,26 +44,37 @@ const (
 func (s *source) Recv(b []dataplane.Frame) int {
 	n := min(len(b), dataplane.MaxBurst, s.budget)
 	s.budget -= n
-	head := s.template[:min(len(s.template), written)]
 	for i := range b[:n] {
-		chunk, ok := s.mem.Alloc()
-		if !ok {
-			return i
-		}
-		f := s.mem.Chunk(chunk)[headroom:]
-		copy(f, head)
-		flow := uint32(s.next)
-		if s.random {
-			// The upper bits of a linear congruential sequence (Numerical Recipes), scaled to the number of flows.
-			flow = uint32(uint64(s.next) * s.flows >> 32)
-			s.next = s.next*1664525 + 1013904223
+		var chunk uint32
+		if s.ring != nil {
+			var write uint32
+			chunk, write = s.ring.turn()
+			s.write(write)
 		} else {
-			s.next++
+			var ok bool
+			if chunk, ok = s.mem.Alloc(); !ok {
+				return i
+			}
+			s.write(chunk)
 		}
-		s.stamp(f, flow)
 		b[i] = dataplane.Frame{Chunk: chunk, Off: headroom, Len: uint16(len(s.template))}
 	}
 	return n
+}
+
+// write makes the next packet in a chunk.
+func (s *source) write(chunk uint32) {
+	f := s.mem.Chunk(chunk)[headroom:]
+	copy(f, s.template[:min(len(s.template), written)])
+	flow := uint32(s.next)
+	if s.random {
+		// The upper bits of a linear congruential sequence (Numerical Recipes), scaled to the number of flows.
+		flow = uint32(uint64(s.next) * s.flows >> 32)
+		s.next = s.next*1664525 + 1013904223
+	} else {
+		s.next++
+	}
+	s.stamp(f, flow)
 }
 
 // stamp writes flow n's addresses into a frame. Checksums are left as they are: the director updates them incrementally.
@@ -148,8 +161,10 @@ const (
 
 // Send frees what the director forwarded.
 func (s *source) Send(b []dataplane.Frame) int {
-	for _, f := range b {
-		s.mem.Free(f.Chunk)
+	if s.ring == nil {
+		for _, f := range b {
+			s.mem.Free(f.Chunk)
+		}
 	}
 	s.sent += uint64(len(b))
 	return len(b)
@@ -203,9 +218,13 @@ func tcpFrame(v6, reply bool, flags byte, size int) []byte {
 	return f
 }
 
-// newSource makes a source and its packet memory.
-func newSource(v6 bool, flows int) (*source, error) {
-	mem, err := dataplane.NewMemory(make([]byte, 512*chunkSize), chunkSize)
+// newSource makes a source and its packet memory: few chunks, so that frames stay in the cache next to the core.
+func newSource(v6 bool, flows int) (*source, error) { return newSourceOf(v6, flows, hotChunks) }
+
+const hotChunks = 512
+
+func newSourceOf(v6 bool, flows, chunks int) (*source, error) {
+	mem, err := dataplane.NewMemory(make([]byte, chunks*chunkSize), chunkSize)
 	if err != nil {
 		return nil, fmt.Errorf("packets: %w", err)
 	}

@@ -88,7 +88,7 @@ func TestFrameSizes(t *testing.T) {
 // TestTimingNotices: a figure is refused when the worker did not forward what it was given.
 func TestTimingNotices(t *testing.T) {
 	o := balanced{mode: table.DR, services: 1, backends: 2, slots: 4093}
-	b, err := newBench(o, 100, 1000)
+	b, err := newBench(o, 100, 1<<10, hotChunks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +109,10 @@ func TestTimingNotices(t *testing.T) {
 			t.Errorf("%s = %v", f.Metric, f.Value)
 		}
 	}
-	b.empty()
-	if got := b.engine.FlowTable(0).Used; got != 0 {
-		t.Errorf("%d flows are left", got)
+	if figures, err := b.open(64, 50); err != nil || len(figures) == 0 {
+		t.Errorf("new flows beside the others: %v, %v", figures, err)
+	}
+	if got := b.engine.FlowTable(0).Used; got != b.flows {
+		t.Errorf("%d flows are left of %d", got, b.flows)
 	}
 }

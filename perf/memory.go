@@ -9,58 +9,56 @@ import (
 	"strings"
 
 	"xlvs/dataplane/flow"
+	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
 )
 
-// flowMemory measures what a flow costs in memory: what the process grows by when a table is made and filled, over the
-// flows that it then holds.
+// flowMemory measures what a flow costs in memory: what the process grows by when a table is made and flows are put into
+// it, less what it grows by for a worker with a small table that counts for as many backends, over the flows.
 func flowMemory(ctx context.Context, r *Run) error {
-	const flows = 1 << 22 // enough that what else a worker has does not show
-	k := caseKind{name: caseFlood, mode: table.DR, flows: flows, size: 64}
-	// Interleave leaves the case out where it is not wanted.
-	return r.Interleave(ctx, []Case{{
-		What: "memory of a full flow table", Params: map[string]any{"flows": flows, "case": "memory"},
-		Measure: func(context.Context) ([]Figure, error) {
-			debug.FreeOSMemory() // what earlier cases left must not be taken for room
-			before, err := resident()
-			if err != nil {
-				return nil, err
-			}
-			b, err := k.bench()
-			if err != nil {
-				return nil, err
-			}
-			debug.FreeOSMemory() // nor what building the tables needed for what a flow needs
-			after, err := resident()
-			held := b.engine.FlowTable(0).Used
-			return []Figure{{Metric: "bytes_per_flow", Unit: "bytes", Value: float64(after-before) / float64(held)}}, closeAll([]*bench{b}, err)
-		}}})
+	const entries = 1 << 22 // enough that the noise of other memory does not show
+	var cases []Case
+	for _, load := range []int{50, 100} {
+		flows := entries * load / 100
+		cases = append(cases, Case{
+			What: fmt.Sprintf("memory of a flow table, %d %% full", load), Params: map[string]any{"flows": flows, "load": load, "case": "memory"},
+			Measure: func(context.Context) ([]Figure, error) {
+				none, _, err := growth(flow.MinEntries, pipelineBackends)
+				if err != nil {
+					return nil, err
+				}
+				grown, held, err := growth(entries, flows)
+				return []Figure{{Metric: "bytes_per_flow", Unit: "bytes", Value: float64(grown-none) / float64(held)}}, err
+			}})
+	}
+	// Interleave leaves the cases out that are not wanted.
+	return r.Interleave(ctx, cases)
+}
+
+// growth returns by how much the process grows when a worker with a table of so many entries comes and opens flows, and
+// how many of those the table then holds.
+func growth(entries, flows int) (bytes int64, held int, err error) {
+	debug.FreeOSMemory() // what earlier cases left must not be taken for room
+	before, err := resident()
+	if err != nil {
+		return 0, 0, err
+	}
+	o := balanced{mode: table.DR, services: 1, backends: pipelineBackends, slots: pipelineSlots}
+	b, err := newBench(o, flows, entries, hotChunks)
+	if err != nil {
+		return 0, 0, err
+	}
+	b.src.template = tcpFrame(false, false, packet.FlagSYN, 64)
+	b.drive(flows)
+	debug.FreeOSMemory() // nor what building the tables needed for what a flow needs
+	after, err := resident()
+	return after - before, b.engine.FlowTable(0).Used, closeAll([]*bench{b}, err)
 }
 
 // resident returns the bytes of memory that the process has in use.
 func resident() (int64, error) {
 	kib, err := memoryField("/proc/self/status", "VmRSS:")
 	return kib << 10, err
-}
-
-// memoryFor returns how much memory the flow tables of cases need that are measured in turns, and how much is free.
-func memoryFor(kinds []caseKind) (need, free int64, err error) {
-	free, err = memoryField("/proc/meminfo", "MemAvailable:")
-	shared := map[string]bool{}
-	for _, k := range kinds {
-		id := fmt.Sprint(k.mode, k.v6)
-		if known := k.name == caseHit || k.name == caseReply; known && shared[id] {
-			continue
-		} else if known {
-			shared[id] = true
-		}
-		size := int64(1)
-		for size < int64(k.flows+k.flows/4) {
-			size *= 2
-		}
-		need += size * flow.BytesPerFlow
-	}
-	return need, free << 10, err
 }
 
 func memoryField(file, field string) (int64, error) {

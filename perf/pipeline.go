@@ -16,13 +16,19 @@ var pipeline = Scenario{
 	Run:   runPipeline,
 	Plots: []Plot{
 		{Title: "Known flows", Note: "64-byte packets of random flows, the harness included.", Metric: []string{"ns_per_packet"},
-			Where: map[string]any{"case": "hit", "size": 64}, X: "flows", Series: []string{"mode", "family"}, LogX: true, LogY: true},
+			Where: plain(map[string]any{"case": "hit", "size": 64}), X: "flows", Series: []string{"mode", "family"}, LogX: true, LogY: true},
 		{Title: "Known flows, without the harness", Note: "What the director adds to making and freeing the packets.", Metric: []string{"net_ns_per_packet"},
-			Where: map[string]any{"case": "hit", "size": 64}, X: "flows", Series: []string{"mode", "family"}, LogX: true, LogY: true},
-		{Title: "Known flow, new flow, SYN flood, NAT reply", Note: "At a million flows.", Metric: []string{"ns_per_packet"},
-			Where: map[string]any{"flows": 1 << 20, "size": 64}, X: "case", Series: []string{"mode", "family"}},
+			Where: plain(map[string]any{"case": "hit", "size": 64}), X: "flows", Series: []string{"mode", "family"}, LogX: true, LogY: true},
+		{Title: "Known flow, new flow, SYN flood, NAT reply", Note: "Beside a million flows; the flood is over a table full of half-open ones.", Metric: []string{"ns_per_packet"},
+			Where: plain(map[string]any{"flows": 1 << 20, "size": 64}), X: "case", Series: []string{"mode", "family"}},
 		{Title: "Packet sizes", Note: "Only headers are touched, so the size should not matter.", Metric: []string{"ns_per_packet"},
-			Where: map[string]any{"case": "hit", "flows": 1 << 16, "family": "ipv4"}, X: "size", Series: []string{"mode"}},
+			Where: plain(map[string]any{"case": "hit", "flows": 1 << 16, "family": "ipv4"}), X: "size", Series: []string{"mode"}},
+		{Title: "How full the table is", Note: "Known flows, each entry in use. Beside them, where the plots above show the same flows in a table twice that size.", Metric: []string{"net_ns_per_packet"},
+			Where: map[string]any{"case": "hit", "size": 64, "load": 100}, X: "flows", Series: []string{"mode"}, LogX: true},
+		{Title: "Established flows that a SYN flood leaves", Note: "Each entry of the table is an established flow, and a million SYNs come from elsewhere.", Metric: []string{"established_kept"},
+			Where: map[string]any{"case": caseFloodOver}, X: "flows", Series: []string{"mode"}},
+		{Title: "Cold frames", Note: "Frames that were written 4096 frames before they are looked at.", Metric: []string{"net_ns_per_packet"},
+			Where: map[string]any{"frames": "cold"}, X: "mode", Series: []string{"family"}},
 	},
 }
 
@@ -64,60 +70,7 @@ func pipelineFlows(quick bool) []int {
 	return []int{1, 1 << 10, 1 << 16, 1 << 20, 10 << 20}
 }
 
-// caseKind is one case of the scenario.
-type caseKind struct {
-	name  string
-	mode  table.Mode
-	v6    bool
-	flows int
-	size  int
-}
-
-const (
-	caseHit   = "hit"
-	caseNew   = "new"
-	caseFlood = "synflood"
-	caseReply = "reply"
-)
-
-// fewestNew is how many new flows are worth measuring: fewer are over before the clock has ticked.
-const fewestNew = 1 << 16
-
-func kindsOf(m table.Mode, v6 bool, flows int, quick bool) []caseKind {
-	base := caseKind{mode: m, v6: v6, flows: flows, size: 64}
-	with := func(name string, size int) caseKind {
-		k := base
-		k.name, k.size = name, size
-		return k
-	}
-	kinds := []caseKind{with(caseHit, 64)}
-	if quick && v6 {
-		return kinds
-	}
-	if flows == 1<<16 && !v6 {
-		kinds = append(kinds, with(caseHit, 512), with(caseHit, 1500))
-	}
-	if m == table.NAT {
-		kinds = append(kinds, with(caseReply, 64))
-	}
-	if flows >= fewestNew && (!quick || flows == 1<<20) {
-		kinds = append(kinds, with(caseNew, 64), with(caseFlood, 64))
-	}
-	return kinds
-}
-
-func (k caseKind) params() map[string]any {
-	return map[string]any{"mode": k.mode.String(), "family": family(k.v6), "case": k.name, "flows": k.flows, "size": k.size}
-}
-
-func family(v6 bool) string {
-	if v6 {
-		return "ipv6"
-	}
-	return "ipv4"
-}
-
-// runGroup measures cases in rounds. Cases of known flows in one mode and family share a table.
+// runGroup measures cases in rounds.
 func runGroup(ctx context.Context, r *Run, kinds []caseKind) (err error) {
 	kinds = slices.DeleteFunc(kinds, func(k caseKind) bool { return !r.Wanted(k.params()) })
 	if len(kinds) == 0 {
@@ -130,48 +83,46 @@ func runGroup(ctx context.Context, r *Run, kinds []caseKind) (err error) {
 	var benches []*bench
 	defer func() { err = closeAll(benches, err) }()
 	var cases []Case
-	known := map[string]*bench{}
+	tables := map[string]*bench{}
 	for _, k := range kinds {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		what := fmt.Sprintf("%s %s %s, %d flows, %d bytes", k.mode, family(k.v6), k.name, k.flows, k.size)
-		r.Progress(0, 1, "setting up "+what)
-		shared := fmt.Sprint(k.mode, k.v6, k.name == caseHit || k.name == caseReply)
-		b := known[shared]
-		if b == nil || k.name == caseNew || k.name == caseFlood {
+		r.Progress(0, 1, "setting up "+k.String())
+		b := tables[k.table()]
+		if b == nil {
 			if b, err = k.bench(); err != nil {
-				return fmt.Errorf("%s: %w", what, err)
+				return fmt.Errorf("%s: %w", k, err)
 			}
 			benches = append(benches, b)
-			known[shared] = b
+			tables[k.table()] = b
 		}
-		cases = append(cases, Case{What: what, Params: k.params(), Measure: k.measure(b, r.Quick)})
+		cases = append(cases, Case{What: k.String(), Params: k.params(), Measure: k.measure(b, r.Quick)})
 	}
 	return r.Interleave(ctx, cases)
 }
 
 // bench makes the table that the case starts from.
 func (k caseKind) bench() (*bench, error) {
-	room := k.flows + k.flows/4
-	if k.name == caseFlood {
-		room = k.flows
-	}
 	o := balanced{mode: k.mode, v6: k.v6, services: 1, backends: pipelineBackends, slots: pipelineSlots}
-	b, err := newBench(o, k.flows, room)
+	if k.services > 1 {
+		o.services, o.backends, o.slots = k.services, fewBackends, scaleSlots
+	}
+	chunks := hotChunks
+	if k.cold {
+		chunks = coldChunks
+	}
+	b, err := newBench(o, k.established(), k.entries(), chunks)
 	if err != nil {
 		return nil, err
 	}
-	switch k.name {
-	case caseNew:
-	case caseFlood:
+	if k.name == caseFlood {
 		// Twice as many half-open flows as the table holds: it is full before the first measurement.
 		b.src.template = tcpFrame(b.v6, false, packet.FlagSYN, k.size)
 		b.drive(2 * k.flows)
-	default:
-		err = b.establish()
+		return b, nil
 	}
-	if err != nil {
+	if err := b.establish(); err != nil {
 		return nil, closeAll([]*bench{b}, err)
 	}
 	return b, nil
@@ -183,26 +134,16 @@ func (k caseKind) measure(b *bench, quick bool) func(context.Context) ([]Figure,
 	if quick {
 		n = 1 << 18
 	}
-	template := tcpFrame(k.v6, k.name == caseReply, packet.FlagACK, k.size)
-	if k.name == caseNew || k.name == caseFlood {
-		template = tcpFrame(k.v6, false, packet.FlagSYN, k.size)
-	}
-	var replies []byte
-	if k.name == caseReply {
-		replies = b.backendOfFlows()
-	}
-	return func(context.Context) ([]Figure, error) {
-		b.src.template, b.src.backend, b.src.random = template, replies, k.name == caseHit || k.name == caseReply
-		switch k.name {
-		case caseNew:
-			defer b.empty()
-			return b.timing(k.flows)
-		case caseFlood:
-			return b.timing(n)
-		}
-		b.warm(n)
-		return b.timing(n)
-	}
+	run := map[string]func() ([]Figure, error){
+		caseHit: func() ([]Figure, error) { return b.hit(tcpFrame(k.v6, false, packet.FlagACK, k.size), nil, n, k.cold) },
+		caseReply: func() ([]Figure, error) {
+			return b.hit(tcpFrame(k.v6, true, packet.FlagACK, k.size), b.backendOfFlows(), n, k.cold)
+		},
+		caseNew:       func() ([]Figure, error) { return b.open(k.size, min(n, b.flows/2)) },
+		caseFlood:     func() ([]Figure, error) { return b.flood(k.size, n) },
+		caseFloodOver: func() ([]Figure, error) { return b.floodOver(k.size, n, k.load == 0) },
+	}[k.name]
+	return func(context.Context) ([]Figure, error) { return quietly(run) }
 }
 
 // backendOfFlows returns the backend of each flow, as the engine picked it.

@@ -14,13 +14,15 @@ import (
 
 var scale = Scenario{
 	Name:  "scale",
-	Short: "how ns a packet grow with services, backends and workers",
+	Short: "how ns a packet grow with services, backends, flows and workers",
 	Run:   runScale,
 	Plots: []Plot{
 		{Title: "Services", Note: "DR, IPv4, 10 backends each; packets go to services at random.", Metric: []string{"ns_per_packet"},
 			Where: map[string]any{"axis": "services"}, X: "services", Series: []string{"case"}, LogX: true},
 		{Title: "Backends", Note: "DR, IPv4, one service.", Metric: []string{"ns_per_packet"},
 			Where: map[string]any{"axis": "backends"}, X: "backends", Series: []string{"case"}, LogX: true},
+		{Title: "Flows", Note: "DR, IPv4, one service; the flow table is half full at each.", Metric: []string{"ns_per_packet"},
+			Where: map[string]any{"axis": "flows"}, X: "flows", Series: []string{"case"}, LogX: true},
 		{Title: "Workers", Note: "All on cores of their own, at the same time.", Metric: []string{"packets_per_second"},
 			Where: map[string]any{"axis": "workers"}, X: "workers", Series: []string{"case"}},
 	},
@@ -29,30 +31,32 @@ var scale = Scenario{
 // scaleFlows are open in every case: enough that entries do not all lie in the second-level cache.
 const scaleFlows = 1 << 18
 
-// scaleSlots are few for each of many services, so that ten thousand tables, none of them shared, fit into memory.
-const (
-	scaleSlots      = 4093
-	manyBackendSlot = 655373
-)
+// manyBackendSlots are enough for ten thousand backends.
+const manyBackendSlots = 655373
 
 func runScale(ctx context.Context, r *Run) error {
 	services, backends := []int{1, 10, 100, 1000, 10000}, []int{10, 100, 1000, 10000}
+	flows := []int{1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22}
 	if r.Quick {
-		services, backends = []int{1, 100, 1000}, []int{10, 1000}
+		services, backends, flows = []int{1, 100, 1000}, []int{10, 1000}, []int{1 << 12, 1 << 16, 1 << 20}
+	}
+	var byServices, byBackends, byFlows []scalePoint
+	for _, n := range services {
+		byServices = append(byServices, scalePoint{"services", scaleFlows, balanced{services: n, backends: fewBackends, slots: scaleSlots}})
+	}
+	for _, n := range backends {
+		byBackends = append(byBackends, scalePoint{"backends", scaleFlows, balanced{services: 1, backends: n, slots: manyBackendSlots}})
+	}
+	for _, n := range flows {
+		byFlows = append(byFlows, scalePoint{"flows", n, balanced{services: 1, backends: pipelineBackends, slots: pipelineSlots}})
 	}
 	err := onCore(func() error {
-		var axis []scalePoint
-		for _, n := range services {
-			axis = append(axis, scalePoint{"services", balanced{services: n, backends: 10, slots: scaleSlots}})
+		for _, axis := range [][]scalePoint{byServices, byBackends, byFlows} {
+			if err := runAxis(ctx, r, axis); err != nil {
+				return err
+			}
 		}
-		if err := runAxis(ctx, r, axis); err != nil {
-			return err
-		}
-		axis = nil
-		for _, n := range backends {
-			axis = append(axis, scalePoint{"backends", balanced{services: 1, backends: n, slots: manyBackendSlot}})
-		}
-		return runAxis(ctx, r, axis)
+		return nil
 	})
 	if err != nil {
 		return err
@@ -61,8 +65,14 @@ func runScale(ctx context.Context, r *Run) error {
 }
 
 type scalePoint struct {
-	axis string
+	axis  string
+	flows int
 	balanced
+}
+
+func (p scalePoint) params(name string) map[string]any {
+	return map[string]any{"axis": p.axis, "services": p.services, "backends": p.backends, "case": name, "flows": p.flows,
+		"mode": p.mode.String(), "family": family(p.v6)}
 }
 
 // runAxis measures known and new flows at each point of an axis.
@@ -71,35 +81,33 @@ func runAxis(ctx context.Context, r *Run, axis []scalePoint) (err error) {
 	defer func() { err = closeAll(benches, err) }()
 	var cases []Case
 	for _, p := range axis {
+		var b *bench
 		for _, name := range []string{caseHit, caseNew} {
-			params := map[string]any{"axis": p.axis, "services": p.services, "backends": p.backends, "case": name, "flows": scaleFlows,
-				"mode": p.mode.String(), "family": family(p.v6)}
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if !r.Wanted(params) {
+			if !r.Wanted(p.params(name)) {
 				continue
 			}
-			what := fmt.Sprintf("%d services, %d backends each, %s", p.services, p.backends, name)
-			r.Progress(0, 1, "setting up "+what)
-			k := caseKind{name: name, mode: p.mode, v6: p.v6, flows: scaleFlows, size: 64}
-			b, err := newBench(p.balanced, scaleFlows, 2*scaleFlows)
-			if err != nil {
-				return err
-			}
-			benches = append(benches, b)
-			if name == caseHit {
+			what := fmt.Sprintf("%d services, %d backends each, %d flows, %s", p.services, p.backends, p.flows, name)
+			if b == nil {
+				r.Progress(0, 1, "setting up "+what)
+				if b, err = newBench(p.balanced, p.flows, 2*p.flows, hotChunks); err != nil {
+					return err
+				}
+				benches = append(benches, b)
 				if err := b.establish(); err != nil {
 					return err
 				}
 			}
-			cases = append(cases, Case{What: what, Params: params, Measure: k.measure(b, r.Quick)})
+			k := caseKind{name: name, mode: p.mode, v6: p.v6, flows: p.flows, size: 64}
+			cases = append(cases, Case{What: what, Params: p.params(name), Measure: k.measure(b, r.Quick)})
 		}
 	}
 	return r.Interleave(ctx, cases)
 }
 
-// runWorkers measures one worker, then two at once on different cores, each with flows of its own.
+// runWorkers measures one worker, and 2, 4 … at once on different cores, as many as there are, each with flows of its own.
 func runWorkers(ctx context.Context, r *Run) error {
 	cpus, err := dataplane.AllowedCPUs()
 	if err != nil {
@@ -107,7 +115,7 @@ func runWorkers(ctx context.Context, r *Run) error {
 	}
 	var cases []Case
 	var teams []*team
-	for n := 1; n <= min(2, len(cpus)); n++ {
+	for _, n := range teamSizes(len(cpus)) {
 		params := map[string]any{"axis": "workers", "workers": n, "case": caseHit, "flows": scaleFlows, "mode": table.DR.String(), "family": family(false)}
 		if !r.Wanted(params) {
 			continue
@@ -121,6 +129,14 @@ func runWorkers(ctx context.Context, r *Run) error {
 			Measure: func(context.Context) ([]Figure, error) { return t.measure(r.Quick) }})
 	}
 	return errors.Join(r.Interleave(ctx, cases), closeTeams(teams))
+}
+
+// teamSizes are the powers of two up to the number of CPUs, and that number.
+func teamSizes(cpus int) (sizes []int) {
+	for n := 1; n < cpus; n *= 2 {
+		sizes = append(sizes, n)
+	}
+	return append(sizes, cpus)
 }
 
 // A team is one engine with a worker on each of several cores, driven by hand.
