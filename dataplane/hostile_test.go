@@ -107,6 +107,25 @@ func TestFloods(t *testing.T) {
 	}
 }
 
+// A flood beside connections that fill nine tenths of the table lives in the last tenth: it finds its own flows, however far they lie apart.
+func TestFloodOverAnAlmostFullTable(t *testing.T) {
+	for _, s := range []svc{{}, {mode: table.TUN}, {v6: true}} {
+		t.Run(s.String(), func(t *testing.T) {
+			l := newLab(t, 1)
+			l.e.Publish(snapshot(t, s))
+			var home []int
+			for n := range 1024 * 9 / 10 {
+				home = append(home, l.establish(s, n))
+			}
+			rng := rand.New(rand.NewPCG(1, 2))
+			l.flood(6*1024, func() []byte { return spoofed(s, rng, syn).Build() })
+			if got := l.alive(s, home); got != len(home) {
+				t.Errorf("%d of %d connections are left", got, len(home))
+			}
+		})
+	}
+}
+
 // More real flows than there are entries: the table never refuses one, and the flows that were not seen for longest go.
 func TestMoreFlowsThanEntries(t *testing.T) {
 	for _, s := range matrix() {

@@ -313,8 +313,9 @@ func (t *Table) clearLane(n uint64, lane int) {
 // scavenge finds an entry to reuse when none is free: it evicts in h's bucket and then in those after it.
 func (t *Table) scavenge(h uint64, now uint32) uint32 {
 	n := t.home(h)
-	// Rather what is cheap near by than an answered flow here.
-	for step := range uint64(16) {
+	// Rather what is cheap in some of the next buckets than an answered flow here: in a table that answered flows fill to nine
+	// tenths, sixty-four are enough.
+	for step := range uint64(64) {
 		if m := (n + step) & uint64(len(t.buckets)-1); t.buckets[m].cheap() != 0 {
 			n = m
 			break
