@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -77,3 +78,7 @@ func setRealtime(priority int) error {
 	}
 	return nil
 }
+
+// Processors is what GOMAXPROCS must be for a process with so many workers: each of them holds a processor of the Go
+// runtime for good, and the control side needs some of its own.
+func Processors(workers int) int { return max(runtime.NumCPU(), 1) + workers }

@@ -12,7 +12,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // TestScenarios runs every scenario, quickly and once, so that none can rot.
 func TestScenarios(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes some fifteen seconds")
+		t.Skip("takes half a minute")
 	}
 	only := map[string][]map[string]string{ // one mode at each size is enough of the pipeline
 		"pipeline": {{"flows": "65536", "mode": "nat"}, {"flows": "65536", "mode": "dr", "family": "ipv4"}, {"flows": "1048576", "mode": "dr", "family": "ipv4"}, {"load": "90"}, {"case": "memory"}},
@@ -22,7 +22,7 @@ func TestScenarios(t *testing.T) {
 		"maglev":      {"build_ms", "most_to_least", "moves", "needless_moves"},
 		"scale":       {"ns_per_packet", "packets_per_second"},
 		"convergence": {"publish_ms", "publish_cpu_ms", "lost", "misdirected", "published"},
-		"gap":         {"gap_us", "stalled", "polls_per_second"},
+		"gap":         {"gap_us", "packet_gap_us", "stalled", "off_cpu", "polls_per_second", "flows_evicted"},
 	}
 	for _, s := range Scenarios() {
 		t.Run(s.Name, func(t *testing.T) {

@@ -85,8 +85,7 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.path.Close()) }()
 	d.logStart()
-	// Every worker holds a processor for good; the control side needs some of its own.
-	runtime.GOMAXPROCS(max(runtime.NumCPU(), 1) + d.path.Engine.Workers())
+	runtime.GOMAXPROCS(dataplane.Processors(d.path.Engine.Workers()))
 	d.ctl, err = control.New(control.Options{Config: conf, File: file, Version: version, Engine: d.path.Engine, Datapath: d, Log: d.log})
 	if err != nil {
 		return err
