@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -63,6 +64,7 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 	ends := make(chan os.Signal, 1) // only to name the signal: main has ctx end with it
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(ends)
+	limitMemory(conf.Director.MemoryLimit)
 	d := &director{file: file, conf: conf}
 	if d.log, err = openLog(&conf.Director.Log); err != nil {
 		return err
@@ -92,6 +94,13 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.ctl.Close()) }()
 	return d.serve(ctx, start, hup)
+}
+
+// limitMemory has the runtime keep within so many MiB, unless the environment has told it already, or there is no limit.
+func limitMemory(mib int) {
+	if _, told := os.LookupEnv("GOMEMLIMIT"); mib > 0 && !told {
+		debug.SetMemoryLimit(int64(mib) << 20)
+	}
 }
 
 // serve starts the workers, lets traffic in, and waits for the end.

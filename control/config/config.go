@@ -26,6 +26,8 @@ type Director struct {
 	Log      Log      `yaml:"log"`       // the structured log
 	Timeouts Timeouts `yaml:"timeouts"`  // flow timeouts; defaults follow IPVS
 	Memory   Memory   `yaml:"memory"`    // packet memory
+
+	MemoryLimit int `yaml:"memory_limit"` // MiB that the Go runtime is to keep within; 0 (default): none
 }
 
 // Idle: a worker polls Spin times without finding a frame before it sleeps in poll(2) until one comes.

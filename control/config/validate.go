@@ -67,6 +67,9 @@ func (v *validator) director(d *Director) {
 	}
 	v.number(&d.Flows, where, "flows", d.Flows, minFlows, maxFlows, d)
 	v.number(&d.Realtime, where, "realtime", d.Realtime, 0, 99, d)
+	if d.MemoryLimit != 0 {
+		v.number(&d.MemoryLimit, where, "memory_limit", d.MemoryLimit, 64, 1<<20, d)
+	}
 	switch {
 	case !filepath.IsAbs(d.API):
 		v.value(&d.API, where, fmt.Sprintf("api is %s, which is not an absolute path", shorten(d.API)), "write the socket's whole path, such as /run/xlvs.sock", d)
