@@ -40,6 +40,7 @@ const (
 	calm   pressure = iota // it does
 	steady                 // nobody knows, or it is catching up
 	rising                 // it does not
+	full                   // so far that frames are lost
 )
 
 // A shedder decides how many packets that would open flows are dropped. It belongs to its port's worker.
@@ -87,6 +88,8 @@ func (p *Port) pressure() pressure {
 	polls, drained := s.polls, s.drained
 	s.polls, s.drained = 0, 0
 	switch {
+	case waiting >= p.ringSize-p.ringSize/shedBelow:
+		return full
 	case waiting >= p.ringSize/shedAbove && waiting >= before:
 		return rising
 	case polls > 0 && drained*shedDrained <= polls:
@@ -105,6 +108,9 @@ func (s *shedder) look(now uint32, load pressure, frames, opening uint32) {
 		load = calm
 	}
 	switch load {
+	case full:
+		s.step = shedMaxStep
+		s.level = min(s.level+s.step, shedAll)
 	case rising:
 		s.step = min(max(2*s.step, shedStep), shedMaxStep)
 		s.level = min(s.level+s.step, shedAll)
