@@ -42,12 +42,16 @@ func (p *pipeline) deliver(in int, frames []Frame) {
 func (p *pipeline) deliverRun(in int, frames []Frame, i, end int) {
 	for i < end {
 		if n := p.known(i, end); n > i {
-			switch p.last.Mode {
-			case table.DR:
-				p.direct(in, frames, i, n)
-			case table.TUN:
+			switch mode := p.last.Mode; {
+			case p.snap.Tagged:
+				for k := i; k < n; k++ {
+					p.forward(mode, &p.snap.Backends[p.way[k]], p.cand[k], in, k, frames[k])
+				}
+			case mode == table.DR:
+				p.direct(frames, i, n)
+			case mode == table.TUN:
 				p.tunnel(in, frames, i, n)
-			case table.NAT:
+			case mode == table.NAT:
 				p.translate(in, frames, i, n)
 			}
 			i = n
@@ -104,9 +108,10 @@ func (p *pipeline) known(i, n int) int {
 	return i
 }
 
-// direct sends the packets from i to n-1 by direct routing, each to the backend that p.way names.
-func (p *pipeline) direct(in int, frames []Frame, i, n int) {
-	hops, mem, tagged := p.snap.Hops, p.mem, p.snap.Tagged
+// direct sends the packets from i to n-1 by direct routing, each to the backend that p.way names. It and its two
+// siblings leave VLAN tags as they are.
+func (p *pipeline) direct(frames []Frame, i, n int) {
+	hops, mem := p.snap.Hops, p.mem
 	counters := p.backends[:len(hops)]
 	offheap.Add64(&p.count.Forwarded[table.DR], uint64(n-i))
 	frames = frames[:n]
@@ -120,11 +125,7 @@ func (p *pipeline) direct(in int, frames []Frame, i, n int) {
 		} else {
 			rewrite.DR(mem.Bytes(frames[i]), pkt, &hop.Eth)
 		}
-		if tagged {
-			p.sendTagged(in, int(hop.Out), frames[i])
-		} else {
-			p.put(int(hop.Out), frames[i])
-		}
+		p.put(int(hop.Out), frames[i])
 	}
 }
 
@@ -140,7 +141,7 @@ func (p *pipeline) tunnel(in int, frames []Frame, i, n int) {
 		be, bc := &p.snap.Backends[slot], &p.backends[slot]
 		bc.sent(uint64(pkt.End - uint16(pkt.L3)))
 		start, length := rewrite.TUN(p.mem.Chunk(f.Chunk), int(f.Off), pkt, be, p.hash[i])
-		p.send(in, int(be.Out), Frame{Chunk: f.Chunk, Off: uint16(start), Len: uint16(length)})
+		p.put(int(be.Out), Frame{Chunk: f.Chunk, Off: uint16(start), Len: uint16(length)})
 		offheap.Add64(&p.count.Forwarded[table.TUN], 1)
 	}
 }
@@ -155,7 +156,7 @@ func (p *pipeline) translate(in int, frames []Frame, i, n int) {
 		b := p.mem.Bytes(frames[i])
 		p.flows.At(p.cand[i]).SetHop(uint8(in), b)
 		rewrite.NATRequest(b, pkt, be)
-		p.send(in, int(be.Out), frames[i])
+		p.put(int(be.Out), frames[i])
 	}
 }
 
