@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"control/config":  {"maglev", "dataplane/table"},
 	"control/metrics": {"control/config", "dataplane", "dataplane/table"},
 	// A director over files and memory: the one part of the control side that stands above control.
-	"control/offline": {"control", "control/api", "control/config", "dataplane", "dataplane/memio", "dataplane/pcapio", "dataplane/steer", "dataplane/notation"},
+	"control/offline": {"control", "control/api", "control/config", "dataplane", "dataplane/memio", "dataplane/packet", "dataplane/pcapio", "dataplane/steer", "dataplane/notation"},
 
 	"dataplane":          {"dataplane/frag", "dataplane/rewrite", "dataplane/flow", "dataplane/table", "dataplane/packet", "dataplane/offheap"},
 	"dataplane/datapath": {"dataplane", "dataplane/steer", "dataplane/xsk"},
