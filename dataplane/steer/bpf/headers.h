@@ -133,6 +133,9 @@ static __always_inline int holds(const struct cursor *c, __u32 length)
 
 	if (offset > MAX_OFFSET || length > 0xffff)
 		return 0;
+	/* The compiler drops a comparison that a 16-bit length cannot fail. Verifiers before Linux 6.18 forget the
+	 * bounds of a number whose bytes are swapped, and refuse the sum. */
+	asm volatile("%0 &= 0xffff" : "+r"(length));
 	return c->data + offset + length <= c->data_end;
 }
 
