@@ -2,108 +2,120 @@ package perf
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"time"
 
+	"xlvs/control"
 	"xlvs/dataplane"
-	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
 )
 
 // publishEvery is how often tables are published under load.
 const publishEvery = 100 * time.Millisecond
 
-// A witness is a source that remembers to which backend each flow went first, and counts frames that go elsewhere.
-type witness struct {
-	*source
-	first       []uint16 // by flow: backend + 1; 0: not seen
-	misdirected int
-	given       int
-}
-
-// Recv hands out packets for as long as the worker runs.
-func (w *witness) Recv(b []dataplane.Frame) int {
-	w.budget = len(b)
-	n := w.source.Recv(b)
-	w.given += n
-	return n
-}
-
-// Send reads the backend from the destination MAC, whose lower bytes are its number, and the flow from the client.
-func (w *witness) Send(b []dataplane.Frame) int {
-	for _, f := range b {
-		p := w.mem.Bytes(f)
-		host, port := binary.BigEndian.Uint32(p[26:])-clientNet, binary.BigEndian.Uint16(p[34:])-1024
-		flow := host<<flowPortBits | uint32(port)
-		be := binary.BigEndian.Uint16(p[4:]) + 1
-		switch w.first[flow] {
-		case be:
-		case 0:
-			w.first[flow] = be
-		default:
-			w.misdirected++
-		}
-	}
-	return w.source.Send(b)
-}
-
 const (
-	rebuildFlows    = 1 << 20
+	rebuildFlows    = 1 << 18 // open all the time; the others of the table's 2^20 entries are new flows'
 	rebuildBackends = 101
 )
 
-// runRebuild has a worker forward at full speed while tables are published in which the last backend comes and goes by
-// its weight, as when it is drained. Flows open all the time, at first, under either table; each must stay where it went.
+// runRebuild has a worker forward at full speed, packets of flows that are open and SYNs of new ones by turns, while one
+// backend after the other dies and comes back, by the news that health checks would bring to the control loop.
 func runRebuild(ctx context.Context, r *Run) error {
-	params := map[string]any{"case": "drain and return under load", "services": 1, "backends": rebuildBackends, "slots": pipelineSlots, "flows": rebuildFlows}
+	params := map[string]any{"case": "deaths under load", "services": 1, "backends": pipelineBackends, "slots": pipelineSlots, "flows": rebuildFlows}
 	took := 4 * time.Second
 	if r.Quick {
 		took = time.Second
 	}
-	return r.Interleave(ctx, []Case{{What: "new tables under load", Params: params,
+	return r.Interleave(ctx, []Case{{What: "deaths under load", Params: params,
 		Measure: func(ctx context.Context) ([]Figure, error) { return measureRebuild(ctx, took) }}})
 }
 
 func measureRebuild(ctx context.Context, took time.Duration) (_ []Figure, err error) {
-	src, err := newSource(false, rebuildFlows)
+	w, err := newWitness()
 	if err != nil {
 		return nil, err
 	}
-	src.random, src.template = true, tcpFrame(false, false, packet.FlagACK, 64)
-	w := &witness{source: src, first: make([]uint16, rebuildFlows)}
 	cpus, err := dataplane.AllowedCPUs()
 	if err != nil {
 		return nil, err
 	}
-	e, err := dataplane.New(dataplane.Options{Flows: 2 * rebuildFlows, Seed: "perf", EventRing: 1,
-		Workers: []dataplane.WorkerOptions{{CPU: cpus[len(cpus)-1], Memory: src.mem, Ports: []dataplane.Port{w}}}})
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(dataplane.Processors(1)))
+	e, err := dataplane.New(dataplane.Options{Flows: 4 * rebuildFlows, Seed: "perf", EventRing: 1, Isolate: true,
+		Workers: []dataplane.WorkerOptions{{CPU: cpus[len(cpus)-1], Memory: w.mem, Ports: []dataplane.Port{w}}}})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	s, err := drained(0)
+	conf, err := manyServices(1, false)
 	if err != nil {
 		return nil, err
 	}
-	e.Publish(s)
+	loop, err := control.NewRehearsal(conf, e)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, loop.Close()) }()
+	if err := errors.Join(loop.Result("", true), second(loop.Reconcile())); err != nil {
+		return nil, err
+	}
+	w.engine = e
+	if err := w.open(); err != nil {
+		return nil, err
+	}
 	if err := e.Start(); err != nil {
 		return nil, err
 	}
-	published, err := publishFor(ctx, e, took)
+	died, err := w.kill(ctx, loop, took)
 	e.Stop()
 	if err != nil {
 		return nil, err
 	}
 	c := e.Counters()
 	return []Figure{
-		{Metric: "lost", Unit: "packets", Value: float64(uint64(w.given) - src.sent)},
+		{Metric: "lost", Unit: "packets", Value: float64(uint64(w.given) - w.sent)},
 		{Metric: "misdirected", Unit: "packets", Value: float64(w.misdirected)},
-		{Metric: "published", Unit: "tables", Value: float64(published)},
+		{Metric: "last_misdirected_ms", Unit: "ms", Value: float64(w.longest.Microseconds()) / 1000},
+		{Metric: "misdirected_before_known", Unit: "packets", Value: float64(w.late)},
+		{Metric: "deaths", Unit: "deaths", Value: float64(died)},
 		{Metric: "packets", Unit: "packets", Value: float64(w.given)},
 		{Metric: "flows_opened", Unit: "flows", Value: float64(c.FlowsNew)},
 	}, nil
+}
+
+func second(_, _ time.Duration, err error) error { return err }
+
+// kill has one backend after the other die and come back, a change every publishEvery, until the time is over. It returns
+// how many died.
+func (w *witness) kill(ctx context.Context, loop *control.Rehearsal, took time.Duration) (died int, err error) {
+	run, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { loop.Run(run) })
+	defer wg.Wait()
+	defer cancel()
+	tick := time.NewTicker(publishEvery)
+	defer tick.Stop()
+	for end := time.Now().Add(took); time.Now().Before(end); {
+		k := 1 + died%(pipelineBackends-1) // by number, which is the last byte of its address
+		for _, alive := range []bool{false, true} {
+			w.news(int32(k), alive)
+			if err := loop.Result(fmt.Sprintf("b%d", k), alive); err != nil {
+				return died, err
+			}
+			for seen := false; !seen; {
+				select {
+				case <-ctx.Done():
+					return died, ctx.Err()
+				case <-tick.C:
+				}
+				seen = up(w.engine.Snapshot(), int32(k)) == alive
+			}
+		}
+		died++
+	}
+	return died, nil
 }
 
 // publishFor publishes a freshly built snapshot every publishEvery, with the last backend in the table and out of it by turns.

@@ -21,7 +21,7 @@ func TestScenarios(t *testing.T) {
 		"pipeline":    {"ns_per_packet", "harness_ns_per_packet", "net_ns_per_packet", "ratio_to_harness", "allocations_per_packet", "bytes_per_flow", "established_kept"},
 		"maglev":      {"build_ms", "most_to_least", "moves", "needless_moves", "above_mean", "changed", "changed_needlessly"},
 		"scale":       {"ns_per_packet", "packets_per_second"},
-		"convergence": {"publish_ms", "publish_cpu_ms", "lost", "misdirected", "published"},
+		"convergence": {"publish_ms", "tables_ms", "publish_cpu_ms", "lost", "misdirected", "last_misdirected_ms", "deaths"},
 		"gap":         {"gap_us", "packet_gap_us", "stalled", "off_cpu", "polls_per_second", "flows_evicted"},
 	}
 	for _, s := range Scenarios() {
