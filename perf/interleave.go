@@ -2,7 +2,6 @@ package perf
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -82,14 +81,4 @@ func (s *samples) record(r *Run, params map[string]any) {
 		maps.Copy(p, f.Params)
 		r.Record(p, f.Metric, f.Unit, s.by[fmt.Sprint(f.Metric, f.Params)])
 	}
-}
-
-// ErrInterrupted is returned by Execute when its context ended: the result holds what was measured until then.
-var ErrInterrupted = errors.New("interrupted; the results are those measured so far")
-
-func scenarioError(ctx context.Context, name string, err error) error {
-	if ctx.Err() != nil {
-		return ErrInterrupted
-	}
-	return fmt.Errorf("scenario %s: %w", name, err)
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // A Row is one measured figure with everything needed to read it.
@@ -66,8 +65,13 @@ type Run struct {
 	Emit func(Row)
 	// Progress says what is being measured now; done of total counts the figures.
 	Progress func(done, total int, what string)
+	// Notes are what the result says before a scenario adds to it.
+	Notes []string
+	// Keep is given the result after each scenario, so that little is lost however the run ends. Nil: it is not kept.
+	Keep func(*Result) error
 
-	note func(string)
+	note  func(string)
+	asked *asked
 }
 
 // Note says in the result what was left out, and why, or what else its reader must know.
@@ -95,48 +99,6 @@ func Names(all []Scenario) []string {
 		names = append(names, s.Name)
 	}
 	return names
-}
-
-// Execute runs scenarios one after the other. What was measured is in the result also when there is an error:
-// a scenario that failed, or ctx, which ended early.
-func Execute(ctx context.Context, scenarios []Scenario, r Run, version string) (*Result, error) {
-	res := &Result{Version: ResultVersion, Machine: ThisMachine(), XLVS: version, Started: time.Now().UTC(), Quick: r.Quick,
-		Runs: r.Runs, Plots: map[string][]Plot{}}
-	defer func() { res.Seconds = time.Since(res.Started).Seconds() }()
-	emit, progress := r.Emit, r.Progress
-	for _, s := range scenarios {
-		res.Scenarios = append(res.Scenarios, s.Name)
-		res.Plots[s.Name] = s.Plots
-		one := r
-		one.Emit = func(row Row) {
-			row.Scenario = s.Name
-			res.Rows = append(res.Rows, row)
-			if emit != nil {
-				emit(row)
-			}
-		}
-		one.note = func(text string) { res.Notes = append(res.Notes, s.Name+": "+text) }
-		one.Progress = func(done, total int, what string) {
-			if progress != nil {
-				progress(done, total, s.Name+": "+what)
-			}
-		}
-		if err := s.Run(ctx, &one); err != nil {
-			res.Interrupted = true
-			return res, scenarioError(ctx, s.Name, err)
-		}
-	}
-	return res, nil
-}
-
-// Wanted reports whether Only admits a case: a scenario need not set up others.
-func (r *Run) Wanted(params map[string]any) bool {
-	for k, v := range r.Only {
-		if Text(params[k]) != v {
-			return false
-		}
-	}
-	return true
 }
 
 // Quote emits a figure that was not measured here: a paper's, or a reference's. It has 0 runs.

@@ -103,11 +103,50 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-func TestExecuteNamesTheScenario(t *testing.T) {
+// TestExecuteGoesOn: a scenario that fails is named, and the next one runs. Each leaves a result that is kept.
+func TestExecuteGoesOn(t *testing.T) {
 	broken := Scenario{Name: "broken", Run: func(context.Context, *Run) error { return errors.New("no queue") }}
-	res, err := Execute(t.Context(), []Scenario{broken}, Run{Runs: 1}, "v")
-	if err == nil || err.Error() != "scenario broken: no queue" || !res.Interrupted {
+	whole := Scenario{Name: "whole", Run: func(_ context.Context, r *Run) error {
+		r.Record(nil, "m", "ns", []float64{1})
+		return nil
+	}}
+	var kept []int
+	r := Run{Runs: 1, Notes: []string{"beforehand"}, Keep: func(res *Result) error { kept = append(kept, len(res.Rows)); return nil }}
+	res, err := Execute(t.Context(), []Scenario{broken, whole}, r, "v")
+	if err == nil || err.Error() != "scenario broken: no queue" || !res.Interrupted || len(res.Rows) != 1 {
 		t.Errorf("error %v, result %+v", err, res)
+	}
+	if want := []string{"beforehand", "broken: it failed: no queue"}; !slices.Equal(res.Notes, want) {
+		t.Errorf("notes %q, want %q", res.Notes, want)
+	}
+	if !slices.Equal(kept, []int{0, 1}) {
+		t.Errorf("the results that were kept have %v rows", kept)
+	}
+}
+
+// TestOnlyAdmitsNothing: an --only that fits no case is an error, one that fits the cases of one scenario is none.
+func TestOnlyAdmitsNothing(t *testing.T) {
+	asking := func(name string, params map[string]any) Scenario {
+		return Scenario{Name: name, Run: func(_ context.Context, r *Run) error { r.Wanted(params); return nil }}
+	}
+	all := []Scenario{asking("a", map[string]any{"mode": "dr", "flows": 1}), asking("b", map[string]any{"size": 64})}
+	for only, want := range map[string]string{
+		"":          "",
+		"size=64":   "",
+		"flows=1":   "",
+		"flow=1":    `no case has a parameter "flow"; there are mode, flows, size`,
+		"flows=2":   "no case has all of these parameters",
+		"mode=drrr": "no case has all of these parameters",
+	} {
+		r := Run{Only: map[string]string{}}
+		if k, v, ok := strings.Cut(only, "="); ok {
+			r.Only[k] = v
+		}
+		_, err := Execute(t.Context(), all, r, "v")
+		var nothing *OnlyError
+		if want == "" && err != nil || want != "" && (!errors.As(err, &nothing) || err.Error() != want) {
+			t.Errorf("%q: %v, want %q", only, err, want)
+		}
 	}
 }
 

@@ -65,7 +65,8 @@ func perfRunCmd() *cobra.Command {
 		Use:   "run [SCENARIO...]",
 		Short: "Measure, print the figures and save them",
 		Long: `Measures the named scenarios, or all of them that this user may run. Progress goes to standard error, figures to
-standard output. Ctrl-C ends the run; what was measured until then is printed and saved.`,
+standard output. Ctrl-C ends the run; what was measured until then is printed and saved. A scenario that fails does
+not keep the others from running.`,
 		Example: `  xlvs perf run pipeline --format json
   xlvs perf run --quick --out quick.json && xlvs perf report quick.json -o quick.html`,
 		RunE: func(c *cobra.Command, args []string) error { return perfRun(c, args, &f) },
@@ -81,7 +82,7 @@ standard output. Ctrl-C ends the run; what was measured until then is printed an
 }
 
 func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
-	chosen, err := f.check(names)
+	chosen, notes, err := f.check(names)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
 		defer pprof.StopCPUProfile()
 	}
 	p := &progress{w: c.ErrOrStderr(), terminal: isTerminal(os.Stderr)}
-	run := perf.Run{Quick: f.quick, Runs: f.runs, Only: f.only, Progress: p.show}
+	run := perf.Run{Quick: f.quick, Runs: f.runs, Only: f.only, Notes: notes, Progress: p.show}
 	var printErr error
 	if f.format == "json" {
 		run.Emit = func(row perf.Row) {
@@ -109,24 +110,33 @@ func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
 			printErr = errors.Join(printErr, err)
 		}
 	}
+	if f.out != "" {
+		run.Keep = func(res *perf.Result) error { return res.Save(f.out) }
+	}
 	res, err := perf.Execute(c.Context(), chosen, run, version)
 	p.clear()
+	var nothing *perf.OnlyError
+	if errors.As(err, &nothing) {
+		return usageError{fmt.Errorf("--only: %w", err)}
+	}
 	if f.format == "table" {
 		printResult(c.OutOrStdout(), res)
-	}
-	if f.out != "" {
-		err = errors.Join(err, res.Save(f.out))
+	} else {
+		for _, n := range res.Notes { // standard output has figures alone
+			fmt.Fprintln(c.ErrOrStderr(), n)
+		}
 	}
 	return errors.Join(err, printErr)
 }
 
-// check completes the flags and returns the scenarios of the given names: all that this user may run if there are none.
-func (f *perfFlags) check(names []string) ([]perf.Scenario, error) {
+// check completes the flags and returns the scenarios of the given names: all that this user may run if there are none,
+// and a note on the others.
+func (f *perfFlags) check(names []string) (chosen []perf.Scenario, notes []string, err error) {
 	if f.format != "table" && f.format != "json" {
-		return nil, usageError{fmt.Errorf("--format %s: only table and json are possible", f.format)}
+		return nil, nil, usageError{fmt.Errorf("--format %s: only table and json are possible", f.format)}
 	}
 	if f.runs < 0 {
-		return nil, usageError{fmt.Errorf("--runs %d: it must be 1 or more", f.runs)}
+		return nil, nil, usageError{fmt.Errorf("--runs %d: it must be 1 or more", f.runs)}
 	}
 	if f.runs == 0 {
 		f.runs = perf.DefaultRuns
@@ -136,21 +146,31 @@ func (f *perfFlags) check(names []string) ([]perf.Scenario, error) {
 	}
 	all := scenarios()
 	root := os.Geteuid() == 0
-	var chosen []perf.Scenario
 	for _, n := range names {
 		i := slices.IndexFunc(all, func(s perf.Scenario) bool { return s.Name == n })
 		if i < 0 {
-			return nil, usageError{fmt.Errorf("there is no scenario %q; there are %s", n, strings.Join(perf.Names(all), ", "))}
+			return nil, nil, usageError{fmt.Errorf("there is no scenario %q; there are %s", n, strings.Join(perf.Names(all), ", "))}
 		}
 		if all[i].Root && !root {
-			return nil, fmt.Errorf("scenario %s needs root: it makes network namespaces", n)
+			return nil, nil, fmt.Errorf("scenario %s needs root: it makes network namespaces", n)
 		}
 		chosen = append(chosen, all[i])
 	}
 	if len(names) > 0 {
-		return chosen, nil
+		return chosen, nil, nil
 	}
-	return slices.DeleteFunc(all, func(s perf.Scenario) bool { return s.Root && !root }), nil
+	var left []string
+	for _, s := range all {
+		if s.Root && !root {
+			left = append(left, s.Name)
+		} else {
+			chosen = append(chosen, s)
+		}
+	}
+	if left != nil {
+		notes = append(notes, strings.Join(left, ", ")+": left out, because network namespaces need root")
+	}
+	return chosen, notes, nil
 }
 
 // progress shows what is being measured: on a terminal in one line that it overwrites, elsewhere a line every few seconds.
