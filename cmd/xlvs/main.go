@@ -27,12 +27,21 @@ const (
 // usageError marks what the caller did wrong.
 type usageError struct{ error }
 
+// exitStatus is that of this program run again, which has said on its own what is wrong.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
 	stop()
 	if err == nil {
 		return
+	}
+	var again exitStatus
+	if errors.As(err, &again) {
+		os.Exit(int(again))
 	}
 	fmt.Fprintln(os.Stderr, message(err))
 	var usage usageError

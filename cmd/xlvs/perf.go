@@ -86,6 +86,15 @@ func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(chosen, func(s perf.Scenario) bool { return s.Root }) {
+		status, ran, err := wire.OwnSession(c.Context())
+		if ran && err == nil && status != 0 {
+			return exitStatus(status)
+		}
+		if ran || err != nil {
+			return err
+		}
+	}
 	if f.cpuprofile != "" {
 		w, err := os.Create(f.cpuprofile)
 		if err != nil {

@@ -10,39 +10,61 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"xlvs/dataplane"
 )
 
 // cores are the two that an experiment uses.
-type cores struct{ forwarder, station int }
+type cores struct {
+	forwarder, station int
+	rest               unix.CPUSet // all but the forwarder's
+}
 
 // highest is the priority of everything that takes part in an experiment, so that what else runs on the machine disturbs
 // it little, and all forwarders alike.
 const highest = -20
 
-// claimCores moves this process to every allowed core but the first, which becomes the forwarder's own, and raises its
-// priority. restore undoes it.
+// claimCores moves this process to every allowed core but the last, which becomes the forwarder's own as it is a worker's by
+// default, and raises its priority. restore puts affinity and priority of every thread back to what they were.
 func claimCores() (c cores, restore func() error, err error) {
-	var all unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
+	allowed, err := dataplane.AllowedCPUs()
+	if err != nil {
 		return c, nil, err
 	}
-	if all.Count() < 2 {
+	if len(allowed) < 2 {
 		return c, nil, errors.New("needs two cores: one for the forwarder, one for the generator and the sink")
 	}
-	var list []int
-	for i := 0; len(list) < 2; i++ {
-		if all.IsSet(i) {
-			list = append(list, i)
-		}
+	c = cores{forwarder: allowed[len(allowed)-1], station: allowed[0]}
+	for _, cpu := range allowed[:len(allowed)-1] {
+		c.rest.Set(cpu)
 	}
-	c = cores{forwarder: list[0], station: list[1]}
-	rest := all
-	rest.Clear(c.forwarder)
-	if err := moveThreads(&rest, highest); err != nil {
+	nice, err := niceness()
+	if err != nil {
 		return c, nil, err
 	}
+	all := c.rest
+	all.Set(c.forwarder)
+	if err := moveThreads(&c.rest, highest); err != nil {
+		return c, nil, errors.Join(err, moveThreads(&all, nice))
+	}
 	lower := favourSession()
-	return c, func() error { return errors.Join(moveThreads(&all, 0), lower()) }, nil
+	return c, func() error { return errors.Join(moveThreads(&all, nice), lower()) }, nil
+}
+
+// lend has f run on the forwarder's core, and with it the programs that f starts, which stay there.
+func (c *cores) lend(f func() error) error {
+	var own unix.CPUSet
+	own.Set(c.forwarder)
+	if err := moveThreads(&own, highest); err != nil {
+		return errors.Join(err, moveThreads(&c.rest, highest))
+	}
+	return errors.Join(f(), moveThreads(&c.rest, highest))
+}
+
+// niceness returns the calling thread's nice value. (The system call returns 20 less it, so that it is never negative.)
+func niceness() (int, error) {
+	p, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	return 20 - p, err
 }
 
 // threads returns the threads of this process.
@@ -91,19 +113,22 @@ func moveThreads(set *unix.CPUSet, nice int) error {
 var autogroup = regexp.MustCompile(`nice (-?\d+)`)
 
 // favourSession raises the priority of this process's session where the kernel shares the CPU out by session
-// (sched_autogroup), and nice values count within one only. It returns what undoes that.
+// (sched_autogroup), and nice values count within one only. It returns what undoes that. A session that others share is left
+// alone: it would keep the priority if this process were killed. `xlvs perf run` gives itself one of its own (OwnSession).
 func favourSession() (restore func() error) {
-	const file = "/proc/self/autogroup"
 	nothing := func() error { return nil }
-	text, err := os.ReadFile(file)
+	if !leadsSession() {
+		return nothing
+	}
+	text, err := os.ReadFile(autogroupFile)
 	m := autogroup.FindSubmatch(text)
 	if err != nil || m == nil {
 		return nothing // a kernel without sessions: nice values count
 	}
-	if os.WriteFile(file, []byte(strconv.Itoa(highest)), 0) != nil {
+	if os.WriteFile(autogroupFile, []byte(strconv.Itoa(highest)), 0) != nil {
 		return nothing // a session that may not: it measures with more disturbance
 	}
-	return func() error { return os.WriteFile(file, m[1], 0) }
+	return func() error { return os.WriteFile(autogroupFile, m[1], 0) }
 }
 
 // generatorNice is the generator's priority. It keeps its core busy without a pause; whatever else there is to do there, such

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -227,26 +226,5 @@ func TestBuckets(t *testing.T) {
 	}
 	if last < 1<<32-1<<28 {
 		t.Errorf("the last bucket that a 32-bit time can have stands for %d", last)
-	}
-}
-
-func TestFavourSession(t *testing.T) {
-	if m := autogroup.FindStringSubmatch("/autogroup-123 nice -7\n"); m == nil || m[1] != "-7" {
-		t.Errorf("%q", m)
-	}
-	if _, err := os.Stat("/proc/self/autogroup"); err != nil {
-		t.Skip("the kernel has no autogroups")
-	}
-	needRoot(t)
-	before, err := os.ReadFile("/proc/self/autogroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	restore := favourSession()
-	if err := restore(); err != nil {
-		t.Fatal(err)
-	}
-	if after, err := os.ReadFile("/proc/self/autogroup"); err != nil || string(after) != string(before) {
-		t.Errorf("the session is %q, was %q, %v", after, before, err)
 	}
 }
