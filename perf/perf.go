@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // A Row is one measured figure with everything needed to read it.
@@ -65,6 +66,8 @@ type Run struct {
 	Emit func(Row)
 	// Progress says what is being measured now; done of total counts the figures.
 	Progress func(done, total int, what string)
+	// Trial is how long the trial is that confirms a rate without loss; 0: what the scenario finds right.
+	Trial time.Duration
 	// Notes are what the result says before a scenario adds to it.
 	Notes []string
 	// Keep is given the result after each scenario, so that little is lost however the run ends. Nil: it is not kept.

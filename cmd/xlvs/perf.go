@@ -57,6 +57,7 @@ type perfFlags struct {
 	runs                    int
 	format, out, cpuprofile string
 	only                    map[string]string
+	trial                   time.Duration
 }
 
 func perfRunCmd() *cobra.Command {
@@ -76,6 +77,7 @@ not keep the others from running.`,
 	cmd.Flags().StringVar(&f.format, "format", "table", "table, or json: one object a figure")
 	cmd.Flags().StringVar(&f.out, "out", "", "save the result in `FILE.json`, for report and compare")
 	cmd.Flags().StringToStringVar(&f.only, "only", nil, "measure only the cases with these parameters, `NAME=VALUE,...`, such as mode=dr,case=hit")
+	cmd.Flags().DurationVar(&f.trial, "trial", 0, "how long a rate without loss is confirmed for (default 1s; with --quick 150ms)")
 	cmd.Flags().StringVar(&f.cpuprofile, "cpuprofile", "", "write a CPU profile to `FILE`")
 	_ = cmd.Flags().MarkHidden("cpuprofile")
 	return cmd
@@ -107,7 +109,7 @@ func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
 		defer pprof.StopCPUProfile()
 	}
 	p := &progress{w: c.ErrOrStderr(), terminal: isTerminal(os.Stderr)}
-	run := perf.Run{Quick: f.quick, Runs: f.runs, Only: f.only, Notes: notes, Progress: p.show}
+	run := perf.Run{Quick: f.quick, Runs: f.runs, Only: f.only, Trial: f.trial, Notes: notes, Progress: p.show}
 	var printErr error
 	if f.format == "json" {
 		run.Emit = func(row perf.Row) {
@@ -146,6 +148,9 @@ func (f *perfFlags) check(names []string) (chosen []perf.Scenario, notes []strin
 	}
 	if f.runs < 0 {
 		return nil, nil, usageError{fmt.Errorf("--runs %d: it must be 1 or more", f.runs)}
+	}
+	if f.trial < 0 {
+		return nil, nil, usageError{fmt.Errorf("--trial %v: it must not be negative", f.trial)}
 	}
 	if f.runs == 0 {
 		f.runs = perf.DefaultRuns

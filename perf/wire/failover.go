@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,20 +26,17 @@ var failover = perf.Scenario{
 }
 
 func runFailover(ctx context.Context, r *perf.Run) error {
-	rebuilt, err := rebuilds(ctx, r)
-	if err != nil {
+	err := rebuilds(ctx, r)
+	if ctx.Err() != nil {
 		return err
 	}
-	for _, c := range rebuilt {
-		c.report(r)
-	}
-	return drills(ctx, r)
+	return errors.Join(err, drills(ctx, r))
 }
 
 // A rebuilding is a stream through a director whose tables are, or are not, exchanged all the time.
 type rebuilding struct {
 	every time.Duration // 0: never
-	got   figures
+	got   history
 }
 
 func (c *rebuilding) params() map[string]any {
@@ -50,11 +48,8 @@ func (c *rebuilding) params() map[string]any {
 }
 
 func (c *rebuilding) report(r *perf.Run) {
-	for _, m := range []struct{ name, unit string }{
-		{"dropped_by_director", "packets"}, {"lost_on_the_way", "packets"}, {"sent", "packets"}, {"tables", "tables"},
-	} {
-		r.Record(c.params(), m.name, m.unit, c.got[m.name])
-	}
+	c.got.record(r, c.params(), metric{"dropped_by_director", "packets"}, metric{"lost_on_the_way", "packets"},
+		metric{"sent", "packets"}, metric{"tables", "tables"})
 }
 
 const (
@@ -63,32 +58,35 @@ const (
 )
 
 // rebuilds measures with and without new tables, in turn, so that what other programs on the machine cause is seen in both.
-func rebuilds(ctx context.Context, r *perf.Run) (all []*rebuilding, err error) {
+func rebuilds(ctx context.Context, r *perf.Run) (err error) {
+	all := slices.DeleteFunc([]*rebuilding{{every: rebuildEvery}, {}}, func(c *rebuilding) bool { return !r.Wanted(c.params()) })
+	if len(all) == 0 {
+		return nil
+	}
 	c, restore, err := claimCores()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	all = []*rebuilding{{every: rebuildEvery, got: figures{}}, {got: figures{}}}
 	length := 3 * time.Second
 	if r.Quick {
 		length = 500 * time.Millisecond
 	}
-	for round := range min(r.Runs, howHard(r.Quick).rounds) {
-		for i, one := range all {
-			r.Progress(2*round+i, 3*r.Runs, fmt.Sprint(one.params()["case"]))
-			if err := one.measure(ctx, c, length); err != nil {
-				return nil, err
-			}
-		}
+	var names []string
+	for _, one := range all {
+		names = append(names, fmt.Sprint(one.params()["case"]))
 	}
-	return all, nil
+	err = turns(ctx, r, names, howHard(r).rounds, func(round, i int) error { return all[i].measure(ctx, c, length, all[i].got.round(round)) })
+	for _, one := range all {
+		one.report(r)
+	}
+	return err
 }
 
 // measure streams frames of established flows through a director.
-func (c *rebuilding) measure(ctx context.Context, on cores, length time.Duration) (err error) {
+func (c *rebuilding) measure(ctx context.Context, on cores, length time.Duration, f figures) (err error) {
 	d := &director{polling: polling{receive: busyPoll}, backends: rebuildBackends}
-	b, err := newBench(ctx, on, d, load{flows: manyFlows, size: minFrame})
+	b, err := newBench(ctx, on, d, load{flows: manyFlows, size: smallest})
 	if err != nil {
 		return err
 	}
@@ -107,10 +105,8 @@ func (c *rebuilding) measure(ctx context.Context, on cores, length time.Duration
 	if err := errors.Join(err, publishing); err != nil {
 		return err
 	}
-	c.got.add("dropped_by_director", float64(d.drops()-drops))
-	c.got.add("lost_on_the_way", float64(o.sent-o.received))
-	c.got.add("sent", float64(o.sent))
-	c.got.add("tables", float64(tables))
+	f["dropped_by_director"], f["lost_on_the_way"] = float64(d.drops()-drops), float64(o.sent-o.received)
+	f["sent"], f["tables"] = float64(o.sent), float64(tables)
 	return nil
 }
 
@@ -145,7 +141,11 @@ func (f *director) drops() (sum uint64) {
 }
 
 // drills kills a server under a real director, with real connections.
-func drills(ctx context.Context, r *perf.Run) (err error) {
+func drills(ctx context.Context, r *perf.Run) error {
+	params := map[string]any{"case": "a server of three dies", "check_interval_ms": 200, "fall": 2, "rate": 200}
+	if !r.Wanted(params) {
+		return nil
+	}
 	exe, err := executable()
 	if err != nil {
 		return err
@@ -154,27 +154,20 @@ func drills(ctx context.Context, r *perf.Run) (err error) {
 	if r.Quick {
 		runs, lull = 1, 200*time.Millisecond
 	}
-	got := figures{}
-	for i := range runs {
-		r.Progress(2*r.Runs+i, 3*r.Runs, "a server dies")
+	var got history
+	err = turns(ctx, r, []string{"a server dies"}, runs, func(round, _ int) error {
 		k, err := drill(ctx, exe, lull)
 		if err != nil {
 			return err
 		}
-		got.add("declared_down", float64(k.DownMS))
-		got.add("last_new_connection", float64(k.LastSentMS))
-		got.add("broken_connections", float64(k.Moved))
-		got.add("failed_elsewhere", float64(k.FailedAtOthers))
-		got.add("back_in_service", float64(k.FirstAgainMS))
-	}
-	params := map[string]any{"case": "a server of three dies", "check_interval_ms": 200, "fall": 2, "rate": 200}
-	for _, m := range []struct{ name, unit string }{
-		{"declared_down", "ms"}, {"last_new_connection", "ms"}, {"back_in_service", "ms"},
-		{"broken_connections", "connections"}, {"failed_elsewhere", "requests"},
-	} {
-		r.Record(params, m.name, m.unit, got[m.name])
-	}
-	return nil
+		f := got.round(round)
+		f["declared_down"], f["last_new_connection"], f["back_in_service"] = float64(k.DownMS), float64(k.LastSentMS), float64(k.FirstAgainMS)
+		f["broken_connections"], f["failed_elsewhere"] = float64(k.Moved), float64(k.FailedAtOthers)
+		return nil
+	})
+	got.record(r, params, metric{"declared_down", "ms"}, metric{"last_new_connection", "ms"}, metric{"back_in_service", "ms"},
+		metric{"broken_connections", "connections"}, metric{"failed_elsewhere", "requests"})
+	return err
 }
 
 // drill has one server of three die and come back while requests are made.

@@ -39,7 +39,13 @@ type genState struct {
 	Flows    uint64
 	Step     uint64
 	Flags    uint64 // of TCP
+	SYNs     uint64 // the first so many of Cycle frames are SYNs of clients that were never there before
+	Cycle    uint64 // 0: there are none
+	Client   uint64 // the next such client
 }
+
+// firstStranger is the first client that belongs to no flow, as flows are numbered.
+const firstStranger = 1 << 31
 
 const (
 	genSeq      = int16(unsafe.Offsetof(genState{}.Seq))
@@ -54,12 +60,16 @@ const (
 	genFlows    = int16(unsafe.Offsetof(genState{}.Flows))
 	genStep     = int16(unsafe.Offsetof(genState{}.Step))
 	genFlags    = int16(unsafe.Offsetof(genState{}.Flags))
+	genSYNs     = int16(unsafe.Offsetof(genState{}.SYNs))
+	genCycle    = int16(unsafe.Offsetof(genState{}.Cycle))
+	genClient   = int16(unsafe.Offsetof(genState{}.Client))
 
 	// The sink's fields stand here for the same reason that unsafe does: it is kept to one file.
 	sinkSize  = uint32(unsafe.Sizeof(sinkState{}))
 	sinkCount = uint32(unsafe.Offsetof(sinkState{}.Count))
 	sinkMax   = int16(unsafe.Offsetof(sinkState{}.Max))
 	sinkWatch = int16(unsafe.Offsetof(sinkState{}.Watch))
+	sinkSYNs  = int16(unsafe.Offsetof(sinkState{}.SYNs))
 )
 
 // newGenerator loads a generator of frames of size bytes, without the frame check sequence, for an interface.
@@ -180,19 +190,14 @@ func (g *generator) stamp(s *stamper) (ins asm.Instructions) {
 	put(offSeq, asm.R9, asm.Word)
 	halves(asm.R9)
 	ins = append(ins,
+		asm.Mov.Reg(asm.R3, asm.R9),
 		asm.Add.Imm(asm.R9, 1),
 		asm.StoreMem(asm.R7, genSeq, asm.R9, asm.DWord),
-		asm.LoadMem(asm.R1, asm.R7, genFlags, asm.DWord),
-		asm.StoreMem(asm.R6, offFlags, asm.R1, asm.Byte),
-		asm.Add.Reg(asm.R0, asm.R1),
-		asm.LoadMem(asm.R8, asm.R7, genFlow, asm.DWord),
-		asm.Mov.Reg(asm.R1, asm.R8),
-		asm.LoadMem(asm.R2, asm.R7, genStep, asm.DWord),
-		asm.Add.Reg(asm.R1, asm.R2),
-		asm.LoadMem(asm.R2, asm.R7, genFlows, asm.DWord),
-		asm.JLT.Reg(asm.R1, asm.R2, "next"),
-		asm.Sub.Reg(asm.R1, asm.R2),
-		asm.StoreMem(asm.R7, genFlow, asm.R1, asm.DWord).WithSymbol("next"),
+	)
+	ins = append(ins, client()...)
+	ins = append(ins,
+		asm.StoreMem(asm.R6, offFlags, asm.R4, asm.Byte),
+		asm.Add.Reg(asm.R0, asm.R4),
 		asm.Mov.Reg(asm.R2, asm.R8),
 		asm.And.Imm(asm.R2, 1<<flowPortBits-1),
 		asm.Add.Imm(asm.R2, firstPort),
@@ -207,6 +212,33 @@ func (g *generator) stamp(s *stamper) (ins asm.Instructions) {
 	halves(asm.R8)
 	checksum(24)
 	return ins
+}
+
+// client leaves frame R3's flow in R8 and its flags in R4: the next of the flows, or a stranger's first frame.
+func client() asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R7, genCycle, asm.DWord),
+		asm.JEq.Imm(asm.R2, 0, "known"),
+		asm.Mod.Reg(asm.R3, asm.R2),
+		asm.LoadMem(asm.R2, asm.R7, genSYNs, asm.DWord),
+		asm.JGE.Reg(asm.R3, asm.R2, "known"),
+		asm.Mov.Imm(asm.R4, flagSYN),
+		asm.LoadMem(asm.R8, asm.R7, genClient, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R8),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R7, genClient, asm.R1, asm.DWord),
+		asm.Ja.Label("client"),
+		asm.LoadMem(asm.R4, asm.R7, genFlags, asm.DWord).WithSymbol("known"),
+		asm.LoadMem(asm.R8, asm.R7, genFlow, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R8),
+		asm.LoadMem(asm.R2, asm.R7, genStep, asm.DWord),
+		asm.Add.Reg(asm.R1, asm.R2),
+		asm.LoadMem(asm.R2, asm.R7, genFlows, asm.DWord),
+		asm.JLT.Reg(asm.R1, asm.R2, "next"),
+		asm.Sub.Reg(asm.R1, asm.R2),
+		asm.StoreMem(asm.R7, genFlow, asm.R1, asm.DWord).WithSymbol("next"),
+		asm.Mov.Reg(asm.R1, asm.R1).WithSymbol("client"),
+	}
 }
 
 // The attributes of BPF_PROG_TEST_RUN (union bpf_attr, include/uapi/linux/bpf.h).
@@ -249,7 +281,11 @@ func (g *generator) run(repeat, batch uint32) error {
 	return nil
 }
 
-func (g *generator) set(s genState) error { return g.state.Put(uint32(0), s) }
+// set makes a new begin, with strangers that are new also to the trials before.
+func (g *generator) set(s genState) error {
+	s.Client = max(g.get().Client, firstStranger)
+	return g.state.Put(uint32(0), s)
+}
 
 func (g *generator) get() (s genState) {
 	if err := g.state.Lookup(uint32(0), &s); err != nil {

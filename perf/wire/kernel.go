@@ -114,8 +114,11 @@ func (f *router) translate(r *rig) error {
 	})
 }
 
-// An xdpForwarder writes MAC addresses over a frame and redirects it, without ever leaving the driver.
-type xdpForwarder struct{ polling }
+// An xdpForwarder writes MAC addresses over a frame and sends it on, or back (XDP_TX), without ever leaving the driver.
+type xdpForwarder struct {
+	polling
+	back bool
+}
 
 func (f *xdpForwarder) start(r *rig) (stop func() error, err error) {
 	out, err := ifindex(r.forwarder, "eth1")
@@ -129,12 +132,16 @@ func (f *xdpForwarder) start(r *rig) (stop func() error, err error) {
 			asm.LoadImm(asm.R4, int64(binaryutil.NativeEndian.Uint32(eth[i:])), asm.DWord),
 			asm.StoreMem(asm.R2, i, asm.R4, asm.Word))
 	}
-	code = append(code,
-		asm.Mov.Imm(asm.R1, int32(out)),
-		asm.Mov.Imm(asm.R2, 0),
-		asm.FnRedirect.Call(),
-		asm.Return(),
-	)
+	if f.back {
+		code = append(code, asm.Mov.Imm(asm.R0, xdpTX), asm.Return())
+	} else {
+		code = append(code,
+			asm.Mov.Imm(asm.R1, int32(out)),
+			asm.Mov.Imm(asm.R2, 0),
+			asm.FnRedirect.Call(),
+			asm.Return(),
+		)
+	}
 	detach, err := attach(r, "eth0", append(code, pass()...))
 	if err != nil {
 		return nil, fmt.Errorf("XDP forwarding: %w", err)

@@ -3,7 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"xlvs/perf"
@@ -11,13 +11,15 @@ import (
 
 var latency = perf.Scenario{
 	Name: "latency", Root: true,
-	Short: "one-way latency over veth at parts of the no-loss rate, beside a cable and kernel forwarding",
+	Short: "one-way latency over veth at parts of the no-loss rate, what a forwarder adds to a cable's, beside kernel forwarding",
 	Run:   runLatency,
 	Plots: []perf.Plot{
 		{Title: "One-way latency", Note: "From the time at which a frame was due to its arrival. A cable instead of the forwarder shows the lab's own part.",
 			Metric: []string{"latency_p50", "latency_p99"}, X: "load_percent", Series: []string{"forwarder"}, LogY: true, XLabel: "part of the no-loss rate (%)"},
 		{Title: "The slowest frame in a thousand", Metric: []string{"latency_p99.9"}, X: "load_percent", Series: []string{"forwarder"}, LogY: true,
 			XLabel: "part of the no-loss rate (%)"},
+		{Title: "Added latency", Note: "What is more than with a cable in the same round.",
+			Metric: []string{"added_p50", "added_p99"}, X: "load_percent", Series: []string{"forwarder"}, XLabel: "part of the no-loss rate (%)"},
 	},
 }
 
@@ -28,66 +30,81 @@ var parts = []int{10, 50, 80, 95}
 type waiter struct {
 	subject
 	rate float64 // the highest without loss, in this round
-	got  map[int]figures
+	got  map[int]*history
 }
 
 func waiters() []*waiter {
-	return []*waiter{
-		{subject: subject{name: "director", make: newDirector, receive: busyPoll, flows: fewFlows}},
-		{subject: subject{name: "reflector", make: newReflector, receive: busyPoll, flows: fewFlows}},
-		{subject: subject{name: "ip_forward", make: newRouter, receive: thread, flows: fewFlows}},
-		{subject: subject{name: "cable", make: func(polling) forwarder { return nil }, receive: sender, flows: fewFlows}},
+	var all []*waiter
+	for _, s := range []subject{
+		{name: "director", make: newDirector, receive: busyPoll},
+		{name: "reflector", make: newReflector, receive: busyPoll},
+		{name: "ip_forward", make: newRouter, receive: thread},
+		{name: "cable", make: func(polling) forwarder { return nil }, receive: sender},
+	} {
+		s.flows, s.size = fewFlows, smallest
+		w := &waiter{subject: s, got: map[int]*history{}}
+		for _, percent := range parts {
+			w.got[percent] = &history{}
+		}
+		all = append(all, w)
 	}
+	return all
 }
 
+func (w *waiter) isCable() bool { return w.name == "cable" }
+
 func runLatency(ctx context.Context, r *perf.Run) (err error) {
+	all := waiters()
+	wanted := map[string]bool{}
+	for _, w := range all {
+		if r.Wanted(w.params()) {
+			wanted[w.name] = true
+		}
+	}
+	// What is wanted of others is also what they add to a cable.
+	all = slices.DeleteFunc(all, func(w *waiter) bool { return !wanted[w.name] && (!w.isCable() || len(wanted) == 0) })
+	if len(all) == 0 {
+		return nil
+	}
 	c, restore, err := claimCores()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	var all []*waiter
-	for _, w := range waiters() {
-		if r.Wanted(w.params()) {
-			w.got = map[int]figures{}
-			all = append(all, w)
-		}
-	}
-	rounds := min(r.Runs, howHard(r.Quick).rounds)
-	for round := range rounds {
-		reference := 0.0
-		for i, w := range all {
-			r.Progress(round*len(all)+i, rounds*len(all), w.name)
-			if w.name == "cable" && reference > 0 {
-				w.rate = reference // a cable has no rate of its own here: it carries what the director does
-			}
-			if err := w.measure(ctx, c, r.Quick); err != nil {
-				return fmt.Errorf("%s: %w", w.name, err)
-			}
-			if i == 0 {
-				reference = w.rate
-			}
-		}
-	}
+	var names []string
 	for _, w := range all {
-		w.report(r)
+		names = append(names, w.name)
 	}
-	return nil
+	err = turns(ctx, r, names, howHard(r).rounds, func(round, i int) error {
+		w := all[i]
+		w.rate = 0
+		if w.isCable() {
+			w.rate = all[0].rate // it has no rate of its own here: it carries what the first of the others does
+		}
+		return w.measure(ctx, c, r, round)
+	})
+	for _, w := range all {
+		if wanted[w.name] {
+			w.report(r, all[len(all)-1])
+		}
+	}
+	r.Note("the sink looks every %d µs: latencies are known to that; parameter lost is the part of the frames that have none because they never arrived", sinkFlush.Microseconds())
+	return err
 }
 
 // measure takes the latencies at all parts of the no-loss rate, which it searches for first unless it is given.
-func (w *waiter) measure(ctx context.Context, c cores, quick bool) (err error) {
+func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (err error) {
 	length := 2 * time.Second
-	if quick {
+	if r.Quick {
 		length = 250 * time.Millisecond
 	}
-	b, err := newBench(ctx, c, w.make(polling{receive: w.receive}), load{flows: w.flows, size: minFrame})
+	b, err := newBench(ctx, c, w.make(polling{receive: w.receive}), w.load())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	if w.name != "cable" || w.rate == 0 {
-		if w.rate, err = b.noLoss(ctx, howHard(quick)); err != nil {
+	if w.rate == 0 {
+		if w.rate, err = b.noLoss(ctx, howHard(r)); err != nil {
 			return err
 		}
 	}
@@ -102,16 +119,11 @@ func (w *waiter) measure(ctx context.Context, c cores, quick bool) (err error) {
 		if o.received == 0 {
 			continue
 		}
-		f := w.got[percent]
-		if f == nil {
-			f = figures{}
-			w.got[percent] = f
-		}
+		f := w.got[percent].round(round)
 		for _, q := range quantiles {
-			f.add(q.name, float64(o.latency.ValueAtQuantile(q.percent))/1e3)
+			f["latency_"+q.name] = float64(o.latency.ValueAtQuantile(q.percent)) / 1e3
 		}
-		f.add("loss", o.lost())
-		f.add("offered", o.offered())
+		f["loss"], f["offered"] = o.lost(), o.offered()
 	}
 	return nil
 }
@@ -119,20 +131,37 @@ func (w *waiter) measure(ctx context.Context, c cores, quick bool) (err error) {
 var quantiles = []struct {
 	name    string
 	percent float64
-}{{"latency_p50", 50}, {"latency_p99", 99}, {"latency_p99.9", 99.9}, {"latency_max", 100}}
+}{{"p50", 50}, {"p99", 99}, {"p99.9", 99.9}, {"max", 100}}
 
-func (w *waiter) report(r *perf.Run) {
+// report emits the latencies, and by how much they are more than the cable's.
+func (w *waiter) report(r *perf.Run, reference *waiter) {
 	for _, percent := range parts {
-		f := w.got[percent]
-		if f == nil {
-			continue
-		}
+		h := *w.got[percent]
 		params := w.params()
 		params["load_percent"] = percent
+		params["grain_us"] = int(sinkFlush.Microseconds())
+		params["lost"] = lostText(h.values("loss"))
 		for _, q := range quantiles {
-			r.Record(params, q.name, "µs", f[q.name])
+			h.record(r, params, metric{"latency_" + q.name, "µs"})
 		}
-		r.Record(params, "loss", "ratio", f["loss"])
-		r.Record(params, "offered", "packets/s", f["offered"])
+		for _, q := range quantiles {
+			if reference.isCable() && !w.isCable() {
+				r.Record(params, "added_"+q.name, "µs", h.minus(*reference.got[percent], "latency_"+q.name))
+			}
+		}
+		h.record(r, params, metric{"loss", "ratio"}, metric{"offered", "packets/s"})
 	}
+}
+
+// lostText says in one of a few words how many frames the latencies are not of.
+func lostText(loss []float64) string {
+	switch most := perf.Median(loss); {
+	case most == 0:
+		return "none"
+	case most < 0.001:
+		return "under 0.1 %"
+	case most < 0.01:
+		return "under 1 %"
+	}
+	return "1 % or more"
 }

@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"xlvs/dataplane/table"
+	"xlvs/dataplane/xsk"
 	"xlvs/perf"
 	"xlvs/testenv"
 	"xlvs/testenv/demo"
@@ -21,9 +23,9 @@ var modes = perf.Scenario{
 	Short: "requests per second, CPU and bytes through the director by mode and size of the reply, beside proxies",
 	Run:   runModes,
 	Plots: []perf.Plot{
-		{Title: "Bytes through the director for a request", Note: "With direct return, replies do not pass it.",
+		{Title: "Bytes through the director for a request", Note: "What its interface took in. With direct return (dr, tun), replies do not pass it: only requests and acknowledgements do.",
 			Metric: []string{"bytes_through"}, X: "reply_bytes", Series: []string{"by"}, LogX: true, LogY: true},
-		{Title: "CPU of the director for a request", Metric: []string{"cpu_per_request"}, X: "reply_bytes", Series: []string{"by"}, LogX: true, LogY: true},
+		{Title: "CPU for a request", Note: "Of the balancer's threads and of those of the kernel that receive for it.", Metric: []string{"cpu_per_request"}, X: "reply_bytes", Series: []string{"by"}, LogX: true, LogY: true},
 		{Title: "Requests per second", Metric: []string{"requests"}, X: "reply_bytes", Series: []string{"by"}, LogX: true, LogY: true},
 	},
 }
@@ -42,25 +44,28 @@ const (
 type balancer struct {
 	name  string
 	start func(ctx context.Context, m *modesLab) (*service, error)
+	sizes []int // of replies, that are wanted
+	got   map[int]*history
 }
 
 // A service is a balancer at work.
 type service struct {
-	address string                 // that clients ask
-	pid     int                    // of the balancer
-	through func() (uint64, error) // bytes that it has taken in so far
+	address string // that clients ask
+	pid     int    // of the balancer
 	stop    func() error
 }
 
 // A modesLab is a lab with servers, and a directory for the balancers' files.
 type modesLab struct {
 	*testenv.Lab
-	dir string
-	exe string
+	dir    string
+	exe    string
+	cores  cores
+	kernel []int // threads of the kernel that receive for the balancer
 }
 
 func directorIn(m table.Mode) balancer {
-	return balancer{m.String(), func(ctx context.Context, l *modesLab) (*service, error) {
+	return balancer{name: m.String(), start: func(ctx context.Context, l *modesLab) (*service, error) {
 		dir, err := os.MkdirTemp(l.dir, "director-")
 		if err != nil {
 			return nil, err
@@ -72,23 +77,16 @@ func directorIn(m table.Mode) balancer {
 		if err != nil {
 			return nil, err
 		}
-		if err := d.Start(ctx, l.Lab, l.exe); err != nil {
+		if err := l.cores.lend(func() error { return d.Start(ctx, l.Lab, l.exe) }); err != nil {
 			return nil, err
 		}
-		through := func() (n uint64, err error) {
-			backends, err := d.API.Backends(ctx)
-			for _, b := range backends {
-				n += b.Bytes + b.ReplyBytes
-			}
-			return n, err
-		}
-		return &service{address: fmt.Sprintf("%s:%d", l.VIP(m, false), testenv.HTTPPort), pid: d.Process.Cmd.Process.Pid, through: through, stop: d.Stop}, nil
+		return &service{address: fmt.Sprintf("%s:%d", l.VIP(m, false), testenv.HTTPPort), pid: d.Process.Cmd.Process.Pid, stop: d.Stop}, nil
 	}}
 }
 
 // proxied starts a proxy in the director's place. It takes the DR servers' own addresses.
 func proxied(name string, command func(ctx context.Context, l *modesLab, listen string, servers []string) (*exec.Cmd, error)) balancer {
-	return balancer{name, func(ctx context.Context, l *modesLab) (*service, error) {
+	return balancer{name: name, start: func(ctx context.Context, l *modesLab) (*service, error) {
 		listen := fmt.Sprintf("10.0.0.1:%d", proxyPort)
 		var servers []string
 		for _, s := range l.Group(table.DR) {
@@ -98,16 +96,16 @@ func proxied(name string, command func(ctx context.Context, l *modesLab, listen 
 		if err != nil {
 			return nil, err
 		}
-		p, err := l.Director.Start(cmd)
+		var p *testenv.Process
+		err = l.cores.lend(func() (err error) { p, err = l.Director.Start(cmd); return err })
 		if err != nil {
 			return nil, err
 		}
-		through := func() (uint64, error) {
-			c, err := l.Director.Counters("eth0")
-			return c.RxBytes, err
+		s := &service{address: listen, pid: cmd.Process.Pid, stop: func() error { p.Kill(); return nil }}
+		if err := l.await(ctx, listen); err != nil {
+			return nil, errors.Join(err, s.stop())
 		}
-		s := &service{address: listen, pid: cmd.Process.Pid, through: through, stop: func() error { p.Kill(); return nil }}
-		return s, l.await(ctx, listen)
+		return s, nil
 	}}
 }
 
@@ -155,65 +153,122 @@ func haproxy(ctx context.Context, l *modesLab, listen string, servers []string) 
 	return l.Director.Command(context.WithoutCancel(ctx), haproxyProgram(), "-db", "-f", file), nil
 }
 
+// balancers returns those that are wanted and that this machine has.
+func balancers(r *perf.Run) []*balancer {
+	all := []balancer{directorIn(table.DR), directorIn(table.TUN), directorIn(table.NAT), proxied("splice_proxy", ownProxy), proxied("haproxy", haproxy)}
+	var wanted []*balancer
+	for _, b := range all {
+		b.sizes = slices.DeleteFunc(slices.Clone(replySizes), func(size int) bool { return !r.Wanted(b.params(size)) })
+		switch {
+		case len(b.sizes) == 0:
+		case b.name == "haproxy" && haproxyProgram() == "":
+			r.Note("haproxy is left out: it is not installed")
+		default:
+			b.got = map[int]*history{}
+			for _, size := range b.sizes {
+				b.got[size] = &history{}
+			}
+			wanted = append(wanted, &b)
+		}
+	}
+	return wanted
+}
+
+func (b *balancer) params(size int) map[string]any {
+	return map[string]any{"by": b.name, "reply_bytes": size}
+}
+
 func runModes(ctx context.Context, r *perf.Run) (err error) {
-	l := &modesLab{}
-	if l.exe, err = executable(); err != nil {
+	all := balancers(r)
+	if len(all) == 0 {
+		return nil
+	}
+	c, restore, err := claimCores()
+	if err != nil {
 		return err
 	}
-	if l.dir, err = os.MkdirTemp("", "xlvs-modes-"); err != nil {
+	defer func() { err = errors.Join(err, restore()) }()
+	l, closeLab, err := newModesLab(ctx, c)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(l.dir)) }()
-	if l.Lab, err = testenv.New(ctx, testenv.Options{Servers: 2, NoTaps: true}); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	all := []balancer{directorIn(table.DR), directorIn(table.TUN), directorIn(table.NAT), proxied("splice_proxy", ownProxy)}
-	if haproxyProgram() != "" {
-		all = append(all, proxied("haproxy", haproxy))
-	} else {
-		r.Note("haproxy is left out: it is not installed")
-	}
+	defer func() { err = errors.Join(err, closeLab()) }()
 	length := time.Second
 	if r.Quick {
 		length = 200 * time.Millisecond
 	}
-	got := map[string]map[int]figures{}
-	rounds := min(r.Runs, howHard(r.Quick).rounds)
-	for round := range rounds {
-		for i, b := range all {
-			r.Progress(round*len(all)+i, rounds*len(all), b.name)
-			if got[b.name] == nil {
-				got[b.name] = map[int]figures{}
-			}
-			if err := b.measure(ctx, l, length, got[b.name]); err != nil {
-				return fmt.Errorf("%s: %w", b.name, err)
-			}
-		}
-	}
+	var names []string
 	for _, b := range all {
-		for _, size := range replySizes {
-			f, params := got[b.name][size], map[string]any{"by": b.name, "reply_bytes": size}
-			r.Record(params, "requests", "requests/s", f["requests"])
-			r.Record(params, "cpu_per_request", "µs", f["cpu"])
-			r.Record(params, "bytes_through", "bytes/request", f["through"])
+		names = append(names, b.name)
+	}
+	err = turns(ctx, r, names, howHard(r).rounds, func(round, i int) error { return all[i].measure(ctx, l, length, round) })
+	for _, b := range all {
+		for _, size := range b.sizes {
+			b.got[size].record(r, b.params(size), metric{"requests", "requests/s"}, metric{"cpu_per_request", "µs"}, metric{"bytes_through", "bytes/request"})
 		}
 	}
-	return nil
+	r.Note("cpu_per_request is the time of the balancer's threads and of the kernel's that receive for it, on one core, with what it " +
+		"costs to send as far as the cable; bytes_through is what its interface took in, health checks included")
+	return err
+}
+
+// newModesLab builds a lab whose balancer has a core for itself and for what the kernel does for it.
+func newModesLab(ctx context.Context, c cores) (l *modesLab, closeLab func() error, err error) {
+	var u undo
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.all())
+		}
+	}()
+	m := &modesLab{cores: c}
+	if m.exe, err = executable(); err != nil {
+		return nil, nil, err
+	}
+	if m.dir, err = os.MkdirTemp("", "xlvs-modes-"); err != nil {
+		return nil, nil, err
+	}
+	u.add(func() error { return os.RemoveAll(m.dir) })
+	if m.Lab, err = testenv.New(ctx, testenv.Options{Servers: 2, NoTaps: true}); err != nil {
+		return nil, nil, err
+	}
+	u.add(m.Close)
+	// By itself, veth has the sender's core do what the receiver's should: the clients' the balancer's, and the balancer's
+	// what switch and servers do. A thread of the kernel polls the balancer's interface on its core, for which GRO makes NAPI;
+	// the switch hands on what the balancer sends to the other core (RPS).
+	if err := m.Director.SetFeatures("eth0", map[string]bool{"rx-gro": true}); err != nil {
+		return nil, nil, err
+	}
+	var back func() error
+	back, m.kernel, err = threadNAPI(m.Director, "eth0", c.forwarder)
+	u.add(back)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = m.Switch.Do(func() error {
+		back, err := xsk.SetAttributes(m.Director.Name+"-0", []xsk.Attribute{{File: "queues/rx-0/rps_cpus", Value: cpuMask(c.station)}})
+		u.add(back)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, u.all, nil
+}
+
+// cpuMask is a core as files of the kernel have it: in hexadecimal words of 32 bits with commas between them.
+func cpuMask(cpu int) string {
+	return fmt.Sprintf("%x", 1<<(cpu%32)) + strings.Repeat(",00000000", cpu/32)
 }
 
 // measure takes the figures for all sizes of one balancer.
-func (b *balancer) measure(ctx context.Context, l *modesLab, length time.Duration, got map[int]figures) (err error) {
+func (b *balancer) measure(ctx context.Context, l *modesLab, length time.Duration, round int) (err error) {
 	s, err := b.start(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	for _, size := range replySizes {
-		if got[size] == nil {
-			got[size] = figures{}
-		}
-		if err := s.ask(ctx, l, size, length, got[size]); err != nil {
+	for _, size := range b.sizes {
+		if err := s.ask(ctx, l, size, length, b.got[size].round(round)); err != nil {
 			return fmt.Errorf("replies of %d bytes: %w", size, err)
 		}
 	}

@@ -57,17 +57,22 @@ func napiThreads(ifindex int) (pids []int, err error) {
 	return pids, nil
 }
 
-// threadNAPI has kernel threads poll an interface of the forwarder, on its core, until it is undone. NAPI must be there by
-// now: an XDP program or GRO makes it.
+// threadNAPI has kernel threads poll an interface of the forwarder, on its core, until it is undone.
 func (r *rig) threadNAPI(ifname string) (undo func() error, err error) {
-	h := r.forwarder
+	undo, r.kernel, err = threadNAPI(r.forwarder, ifname, r.cores.forwarder)
+	return undo, err
+}
+
+// threadNAPI has kernel threads poll an interface of h, on one core, until it is undone. NAPI must be there by now: an XDP
+// program or GRO makes it.
+func threadNAPI(h *testenv.Host, ifname string, cpu int) (undo func() error, pids []int, err error) {
 	var back func() error
 	err = h.Do(func() (err error) {
 		back, err = xsk.SetAttributes(ifname, []xsk.Attribute{{File: "threaded", Value: "1"}})
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	undo = func() error {
 		if err := back(); !errors.Is(err, unix.EOPNOTSUPP) {
@@ -75,12 +80,12 @@ func (r *rig) threadNAPI(ifname string) (undo func() error, err error) {
 		}
 		return nil // NAPI has ended with the XDP program, and its threads with it
 	}
-	return undo, h.Do(func() error {
+	err = h.Do(func() error {
 		link, err := netlink.LinkByName(ifname)
 		if err != nil {
 			return err
 		}
-		pids, err := napiThreads(link.Attrs().Index)
+		pids, err = napiThreads(link.Attrs().Index)
 		if err != nil {
 			return err
 		}
@@ -88,13 +93,13 @@ func (r *rig) threadNAPI(ifname string) (undo func() error, err error) {
 			return errors.New("no kernel thread polls " + ifname)
 		}
 		for _, pid := range pids {
-			if err := pin(pid, r.cores.forwarder, highest); err != nil {
+			if err := pin(pid, cpu, highest); err != nil {
 				return fmt.Errorf("pin NAPI thread %d of %s: %w", pid, ifname, err)
 			}
-			r.kernel = append(r.kernel, pid)
 		}
 		return nil
 	})
+	return undo, pids, err
 }
 
 // deferNAPI keeps the softirq away from an interface of h as long as somebody busy-polls it, until it is undone:

@@ -33,7 +33,7 @@ type polling struct {
 	always  bool          // no need_wakeup
 }
 
-// Settings that the experiments in docs/performance.md have shown to be good.
+// Defaults. Scenario polling compares them with others.
 const (
 	deferTimes   = 1
 	deferFlush   = time.Millisecond

@@ -112,6 +112,48 @@ func TestGenerator(t *testing.T) {
 	}
 }
 
+// TestGeneratorMixes: of each three frames, two are SYNs of clients that are never seen twice, not even in the next trial.
+func TestGeneratorMixes(t *testing.T) {
+	needRoot(t)
+	g, err := newGenerator(1, macA, macB, minFrame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	s := newStamper(macA, macB, 4, minFrame, flagACK)
+	clients := map[string]int{}
+	for range 2 {
+		tr := trial{stamp: s, frames: 12, mix: mix{syns: 2, cycle: 3}}
+		if err := g.set(tr.state()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range tr.frames {
+			_, f, err := g.prog.Test(s.template)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, _, _ := checked(t, f)
+			want := byte(flagACK)
+			if i%3 < 2 {
+				want = flagSYN
+			}
+			if f[offFlags] != want {
+				t.Errorf("frame %d has flags %#x, want %#x", i, f[offFlags], want)
+			}
+			clients[client]++
+		}
+	}
+	known := 0
+	for _, n := range clients {
+		if n == 2 {
+			known++
+		}
+	}
+	if len(clients) != 4+16 || known != 4 {
+		t.Errorf("the clients were %v, want 4 twice and 16 once", clients)
+	}
+}
+
 // TestGeneratorPaces runs the program at a rate at which hardly any frame is due, and counts on the state that says when.
 func TestGeneratorPaces(t *testing.T) {
 	needRoot(t)
@@ -209,8 +251,13 @@ func TestSink(t *testing.T) {
 	if h, err := s.latency(); err != nil || h.TotalCount() != 0 || s.count() != 1 {
 		t.Errorf("without being told to, the sink took %d times, %v; it counted %d frames", h.TotalCount(), err, s.count())
 	}
+	frames.template[offFlags] = flagSYN
+	give(0)
+	if got := s.get(); got.Count != 2 || got.SYNs != 1 {
+		t.Errorf("of an ACK and a SYN the sink counted %d frames and %d SYNs", got.Count, got.SYNs)
+	}
 	f[offMark] ^= 1
-	if verdict, _, err := s.prog.Test(f); verdict != xdpPass || err != nil || s.count() != 1 {
+	if verdict, _, err := s.prog.Test(f); verdict != xdpPass || err != nil || s.count() != 2 {
 		t.Errorf("a frame without the mark: verdict %d, %v, count %d", verdict, err, s.count())
 	}
 }

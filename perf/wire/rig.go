@@ -11,21 +11,32 @@ import (
 // A rig is one forwarder's surroundings, made anew for each so that nothing of another is left in them.
 //
 //	station                                     forwarder
-//	  generator, AF_XDP   eth0 ============== eth0   receives
-//	  sink, XDP, AF_XDP   eth1 ============== eth1   sends
+//	  generator, XDP      eth0 ============== eth0   receives
+//	  sink, XDP           eth1 ============== eth1   sends
+//
+// Where frames go back the way they came, the sink is at the station's eth0 too.
 type rig struct {
 	lab       *testenv.Lab
 	station   *station
 	forwarder *testenv.Host // nil: a cable from eth0 to eth1 of the station
 	cores     cores
 	kernel    []int            // threads of the kernel that work for the forwarder
-	nextHop   net.HardwareAddr // of all backends: the station's eth1
+	nextHop   net.HardwareAddr // of all backends: the sink's interface
 	first     net.HardwareAddr // what the generator sends to
-	own       net.HardwareAddr // the forwarder's eth1
+	own       net.HardwareAddr // the forwarder's interface towards the sink
 }
 
-// newRig builds the namespaces, cables, generator and sink.
-func newRig(ctx context.Context, c cores, cable bool) (r *rig, err error) {
+// A way is how frames go from generator to sink.
+type way int
+
+const (
+	through way = iota // in by one interface of the forwarder, out by the other
+	back               // in and out by the same
+	cable              // there is no forwarder
+)
+
+// newRig builds the namespaces, cables and the sink.
+func newRig(ctx context.Context, c cores, w way) (r *rig, err error) {
 	r = &rig{cores: c}
 	if r.lab, err = testenv.NewEmpty(ctx, testenv.Options{}); err != nil {
 		return nil, err
@@ -42,7 +53,7 @@ func newRig(ctx context.Context, c cores, cable bool) (r *rig, err error) {
 	if err := quiet(host); err != nil {
 		return r, err
 	}
-	if cable {
+	if w == cable {
 		err = r.lab.Connect(host, "eth0", host, "eth1", testenv.LinkOptions{})
 	} else {
 		err = r.connect(host)
@@ -50,23 +61,27 @@ func newRig(ctx context.Context, c cores, cable bool) (r *rig, err error) {
 	if err != nil {
 		return r, err
 	}
-	if r.nextHop, err = host.MAC("eth1"); err != nil {
+	sinkIf := "eth1"
+	if w == back {
+		sinkIf = "eth0"
+	}
+	if r.nextHop, err = host.MAC(sinkIf); err != nil {
 		return r, err
 	}
 	r.first, r.own = r.nextHop, r.nextHop
-	if !cable {
+	if w != cable {
 		if r.first, err = r.forwarder.MAC("eth0"); err != nil {
 			return r, err
 		}
-		if r.own, err = r.forwarder.MAC("eth1"); err != nil {
+		if r.own, err = r.forwarder.MAC(sinkIf); err != nil {
 			return r, err
 		}
 	}
-	peer, peerIf := r.forwarder, "eth1"
-	if cable {
+	peer, peerIf := r.forwarder, sinkIf
+	if w == cable {
 		peer, peerIf = host, "eth0"
 	}
-	r.station, err = newStation(host, c.station, peer, peerIf)
+	r.station, err = newStation(host, c.station, sinkIf, peer, peerIf)
 	return r, err
 }
 

@@ -3,160 +3,96 @@ package wire
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"xlvs/perf"
 )
 
-// A bench is one forwarder at work in its rig.
-type bench struct {
-	rig  *rig
-	gen  *generator
-	data *stamper
-	stop func() error
-	// clocks are those of all threads that work for the forwarder. Softirqs are in none of their own: on its core, they
-	// are in that of the thread which they interrupt.
-	clocks []cpuClock
-}
-
-// load is what a forwarder is measured with.
-type load struct {
-	flows int
-	size  int  // bytes a frame, without the frame check sequence
-	loose bool // no SYN first: a forwarder that follows connections and sees but one direction of them
-}
-
-// primeRate is how fast flows are opened: no faster than any forwarder takes them.
-const primeRate = 200_000
-
-// newBench builds a rig, starts a forwarder in it (nil: a cable) and opens all flows.
-func newBench(ctx context.Context, c cores, f forwarder, l load) (b *bench, err error) {
-	b = &bench{stop: func() error { return nil }}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.Close())
-		}
-	}()
-	if b.rig, err = newRig(ctx, c, f == nil); err != nil {
-		return b, err
-	}
-	station := b.rig.station
-	src, err := station.host.MAC("eth0")
-	if err != nil {
-		return b, err
-	}
-	index, err := ifindex(station.host, "eth0")
-	if err != nil {
-		return b, err
-	}
-	if b.gen, err = newGenerator(index, b.rig.first, src, l.size); err != nil {
-		return b, err
-	}
-	b.data = newStamper(b.rig.first, src, l.flows, l.size, flagACK)
-	first := b.data
-	if !l.loose {
-		first = newStamper(b.rig.first, src, l.flows, l.size, flagSYN)
-	}
-	if f != nil {
-		stop, err := f.start(b.rig)
-		if err != nil {
-			return b, err
-		}
-		b.stop = stop
-		if err := b.findClocks(); err != nil {
-			return b, err
-		}
-	}
-	return b, b.open(ctx, first)
-}
-
-func (b *bench) findClocks() error {
-	own, err := pinned(b.rig.cores.forwarder)
-	for _, tid := range own {
-		b.clocks = append(b.clocks, clockOf(tid, true))
-	}
-	for _, pid := range b.rig.kernel {
-		b.clocks = append(b.clocks, clockOf(pid, false))
-	}
-	return err
-}
-
-// open sends one frame of each flow, until nearly all arrive: a forwarder needs a moment to be ready.
-func (b *bench) open(ctx context.Context, first *stamper) error {
-	const tries = 5
-	for try := range tries {
-		o, err := b.stream(ctx, trial{rate: primeRate, frames: int(first.flows), stamp: first})
-		if err != nil {
-			return err
-		}
-		// The last try need not be perfect: what is lost by a forwarder that is no good is its result, not an error.
-		if o.lost() == 0 || try == tries-1 && o.received > 0 {
-			return nil
-		}
-	}
-	return fmt.Errorf("of %d flows' first frames, none arrived", first.flows)
-}
-
-func (b *bench) stream(ctx context.Context, t trial) (outcome, error) {
-	if t.stamp == nil {
-		t.stamp = b.data
-	}
-	t.clocks = b.clocks
-	return b.rig.station.stream(ctx, b.gen, t)
-}
-
-// Close ends the forwarder and takes the rig down.
-func (b *bench) Close() error {
-	err := b.stop()
-	if b.gen != nil {
-		err = errors.Join(err, b.gen.Close())
-	}
-	if b.rig != nil {
-		err = errors.Join(err, b.rig.Close())
-	}
-	return err
-}
-
-// Settings of the search for the no-loss rate. RFC 2544 asks for trials of 60 s and no loss at all. A machine that others share
-// takes the CPU away for milliseconds many times a second, and a veth queue holds 256 frames, so that such trials would
-// measure the others. Trials are short enough to fall between two such moments, and are made again before a rate counts as too high.
+// effort is how thoroughly rates are measured. RFC 2544 asks for trials of 60 s at each rate. A machine that others share takes
+// the CPU away for milliseconds many times a second, and a veth queue holds 256 frames, so that a search by such trials would
+// measure the others. So the search is of short trials, made again before a rate counts as too high; it says where to begin.
+// From there on down, the rate is the first that a longer trial confirms. A little loss is tolerated in both.
 type effort struct {
-	length     time.Duration // of a trial
+	length     time.Duration // of a trial in the search, and of one at a given rate
 	attempts   int           // at a rate
 	samples    int           // trials that a figure at a given rate is the median of
 	resolution float64       // of the rate
+	confirm    time.Duration // length of the trial that confirms a rate
 	rounds     int           // over all subjects, at most
 	paced      []float64     // rates to measure at besides: those that peers were measured at
 }
 
 var (
-	thorough = effort{length: 50 * time.Millisecond, attempts: 6, samples: 5, resolution: 0.03, rounds: 1000, paced: []float64{500e3, 700e3, 900e3}}
-	hasty    = effort{length: 30 * time.Millisecond, attempts: 4, samples: 3, resolution: 0.06, rounds: 2}
+	thorough = effort{length: 60 * time.Millisecond, attempts: 6, samples: 5, resolution: 0.03, confirm: time.Second, rounds: 1000,
+		paced: []float64{500e3, 700e3, 900e3}}
+	hasty = effort{length: 30 * time.Millisecond, attempts: 3, samples: 3, resolution: 0.06, confirm: 150 * time.Millisecond, rounds: 2}
 )
 
 // howHard returns what is right for a run.
-func howHard(quick bool) effort {
-	if quick {
-		return hasty
+func howHard(r *perf.Run) effort {
+	e := thorough
+	if r.Quick {
+		e = hasty
 	}
-	return thorough
+	if r.Trial > 0 {
+		e.confirm = r.Trial
+	}
+	e.rounds = min(r.Runs, e.rounds)
+	return e
 }
 
 const (
-	tolerated   = 0.001 // of the frames may be lost
-	lowest      = 300_000
-	growth      = 1.5
-	inFull      = 0.95 // of a rate offered is enough
-	outOfBreath = 0.6  // a generator below this part of its rate has reached its own end
+	// tolerated is the part of the frames that may be lost. In the trial that confirms, what the forwarder's queues take in
+	// without its being carried is a few times as much at most; in a trial of the search, it is far more.
+	tolerated     = 0.001
+	confirmations = 3 // attempts at a rate
+	lowest        = 300_000
+	growth        = 1.5
+	inFull        = 0.95 // of a rate offered is enough
+	outOfBreath   = 0.6  // a generator below this part of its rate has reached its own end
 )
 
-// noLoss searches for the highest rate at which no more than the tolerated part is lost: up in steps until it fails, then
-// by halving. It returns the rate that was really offered there.
-func (b *bench) noLoss(ctx context.Context, e effort) (float64, error) {
-	best, low, high := 0.0, 0.0, 0.0
+// params are what a rate without loss depends on besides the forwarder.
+func (e *effort) params() map[string]any {
+	return map[string]any{"trial_ms": e.confirm.Milliseconds(), "tolerated_loss": tolerated, "attempts": confirmations}
+}
+
+// noLoss returns the highest rate that is found to be carried without loss, as it was really offered; 0: there is none. From
+// the rate that the search found, it goes down in growing steps until one is confirmed, and halves what lies between.
+func (b *bench) noLoss(ctx context.Context, e effort) (best float64, err error) {
+	high, err := b.search(ctx, e)
+	if err != nil {
+		return 0, err
+	}
+	low, step := 0.0, e.resolution
+	for rate := high; rate > lowest/32; {
+		ok, offered, err := b.carries(ctx, trial{rate: rate, length: e.confirm}, confirmations)
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			low, best = rate, offered
+		} else {
+			high = rate
+		}
+		switch {
+		case low >= high*(1-e.resolution):
+			return best, nil
+		case low > 0:
+			rate = (low + high) / 2
+		default:
+			rate = high * (1 - step)
+			step = min(2*step, 0.5)
+		}
+	}
+	return best, nil
+}
+
+// search goes up in steps until a rate is too high, then halves what lies between.
+func (b *bench) search(ctx context.Context, e effort) (best float64, err error) {
+	low, high := 0.0, 0.0
 	for rate := float64(lowest); high == 0 || high-low > e.resolution*high; {
-		ok, offered, err := b.carries(ctx, e, rate)
+		ok, offered, err := b.carries(ctx, trial{rate: rate, length: e.length}, e.attempts)
 		if err != nil {
 			return 0, err
 		}
@@ -178,17 +114,17 @@ func (b *bench) noLoss(ctx context.Context, e effort) (float64, error) {
 	return best, nil
 }
 
-// carries tries a rate up to attempts times: to see it carried, and offered in full.
-func (b *bench) carries(ctx context.Context, e effort, rate float64) (ok bool, offered float64, err error) {
-	for range e.attempts {
-		o, err := b.stream(ctx, trial{rate: rate, length: e.length})
+// carries tries a rate up to attempts times: to see it carried with no more than the tolerated loss, and offered in full.
+func (b *bench) carries(ctx context.Context, t trial, attempts int) (ok bool, offered float64, err error) {
+	for range attempts {
+		o, err := b.stream(ctx, t)
 		if err != nil {
 			return false, 0, err
 		}
 		if o.lost() > tolerated {
 			continue
 		}
-		if ok, offered = true, max(offered, o.offered()); offered >= inFull*rate {
+		if ok, offered = true, max(offered, o.offered()); offered >= inFull*t.rate {
 			break
 		}
 	}
@@ -197,21 +133,41 @@ func (b *bench) carries(ctx context.Context, e effort, rate float64) (ok bool, o
 
 // A sample is the medians of several trials.
 type sample struct {
-	offered, forwarded float64 // frames a second
-	perCPU             float64 // frames that were forwarded for a second of CPU time
+	window
+	perCPU float64 // frames that were forwarded for a second of CPU time; 0: not known
 }
 
-func (b *bench) sample(ctx context.Context, e effort, rate float64) (s sample, err error) {
-	var in, out, cpu []float64
-	for range e.samples {
-		o, err := b.stream(ctx, trial{rate: rate, length: e.length})
+// sample measures at a rate; 0: as many frames as the generator can make.
+func (b *bench) sample(ctx context.Context, e effort, rate float64, m mix) (s sample, err error) {
+	var all []window
+	for try := 0; len(all) < e.samples && try < 3*e.samples; try++ {
+		o, err := b.stream(ctx, trial{rate: rate, length: e.length, mix: m})
 		if err != nil {
 			return s, err
 		}
-		in, out = append(in, o.offered()), append(out, o.forwarded())
-		if o.busy > 0 {
-			cpu = append(cpu, o.forwarded()/o.busy)
+		if o.window.length > 0 {
+			all = append(all, o.window)
 		}
 	}
-	return sample{perf.Median(in), perf.Median(out), perf.Median(cpu)}, nil
+	if len(all) == 0 {
+		return s, errors.New("the machine is too busy: there was no time to look at a trial twice")
+	}
+	median := func(of func(window) float64) float64 {
+		var values []float64
+		for _, w := range all {
+			values = append(values, of(w))
+		}
+		return perf.Median(values)
+	}
+	s.offered = median(func(w window) float64 { return w.offered })
+	s.forwarded = median(func(w window) float64 { return w.forwarded })
+	s.strangersOffered = median(func(w window) float64 { return w.strangersOffered })
+	s.strangersTaken = median(func(w window) float64 { return w.strangersTaken })
+	s.perCPU = median(func(w window) float64 {
+		if w.busy == 0 {
+			return 0
+		}
+		return w.forwarded / w.busy
+	})
+	return s, nil
 }

@@ -43,6 +43,7 @@ type sinkState struct {
 	Count uint64
 	Watch watch
 	Max   uint64 // ns, the longest time
+	SYNs  uint64 // of the frames: those that open a connection
 }
 
 // Buckets of times follow HdrHistogram: each power of two from 2^subBits ns on is cut into 2^subBits equal parts.
@@ -92,12 +93,18 @@ func loadSink() (s *sink, err error) {
 // code is the program. R6 is the state, R7 the frame's time stamp and then the time it took.
 func (s *sink) code() asm.Instructions {
 	code := append(onlyOurs(),
+		asm.LoadMem(asm.R3, asm.R2, offFlags, asm.Byte),
 		asm.LoadMem(asm.R7, asm.R2, offTime, asm.Word),
 		asm.HostTo(asm.BE, asm.R7, asm.Word),
 		asm.LoadMapValue(asm.R6, s.state.FD(), sinkCount),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.StoreXAdd(asm.R6, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, asm.R6, sinkWatch, asm.DWord),
+		asm.And.Imm(asm.R3, flagSYN),
+		asm.JEq.Imm(asm.R3, 0, "watch"),
+		asm.Mov.Reg(asm.R2, asm.R6),
+		asm.Add.Imm(asm.R2, int32(sinkSYNs)),
+		asm.StoreXAdd(asm.R2, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R6, sinkWatch, asm.DWord).WithSymbol("watch"),
 		asm.JEq.Imm(asm.R1, int32(countAll), "drop"),
 		// The stamp is the lower half of a time. A frame that is early by the clock's grain took none.
 		asm.FnKtimeGetNs.Call(),

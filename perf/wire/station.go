@@ -28,24 +28,25 @@ type station struct {
 // overflow a veth queue of 256 in between, and that a latency is known to that.
 const sinkFlush = 20 * time.Microsecond
 
-func newStation(h *testenv.Host, cpu int, peer *testenv.Host, peerIf string) (s *station, err error) {
+// newStation has frames end at interface sinkIf of h, whose other end is peerIf of peer.
+func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, peerIf string) (s *station, err error) {
 	s = &station{host: h, cpu: cpu}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("generator and sink: %w", err), s.Close())
 		}
 	}()
-	index, err := ifindex(h, "eth1")
+	index, err := ifindex(h, sinkIf)
 	if err != nil {
 		return s, err
 	}
 	if err := h.Do(func() (err error) { s.sink, err = newSink(index); return err }); err != nil {
 		return s, err
 	}
-	if s.poll, err = newPoller(h, "eth1", peer, peerIf, pollBudget); err != nil {
+	if s.poll, err = newPoller(h, sinkIf, peer, peerIf, pollBudget); err != nil {
 		return s, err
 	}
-	s.undo, err = deferNAPI(h, "eth1", math.MaxInt32, sinkFlush)
+	s.undo, err = deferNAPI(h, sinkIf, math.MaxInt32, sinkFlush)
 	return s, err
 }
 
@@ -70,24 +71,26 @@ type trial struct {
 	length time.Duration
 	frames int // send so many instead of for so long
 	stamp  *stamper
+	mix    mix
 	watch  watch
 	clocks []cpuClock // of the forwarder's threads
 	strict bool       // keep to the schedule even after having been held up: no coordinated omission
 }
+
+// A mix puts frames of new clients between those of the flows: syns of each cycle frames.
+type mix struct{ syns, cycle uint32 }
 
 // An outcome is what became of a trial.
 type outcome struct {
 	sent, received uint64
 	elapsed        time.Duration // of sending; 0 if the trial had no length
 	late           time.Duration // by which the schedule was put off
-	busy           float64       // of the time, the forwarder's threads ran; 0: not known
+	window         window        // of the time of sending; nothing if the trial had no length
 	latency        *hdrhistogram.Histogram
 }
 
-// offered and forwarded are in frames a second.
+// offered is in frames a second.
 func (o outcome) offered() float64 { return float64(o.sent) / o.elapsed.Seconds() }
-
-func (o outcome) forwarded() float64 { return float64(o.received) / o.elapsed.Seconds() }
 
 // lost returns the fraction of frames that did not arrive.
 func (o outcome) lost() float64 {
@@ -141,11 +144,11 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 	if t.rate == 0 {
 		batch = floodBatch
 	}
-	var m meter
-	if err := g.runUntil(ctx, batch, t.over, func(now genState) { m.read(&t, now) }); err != nil || m.err != nil {
+	m := meter{sink: s.sink, generator: g, trial: &t}
+	if err := g.runUntil(ctx, batch, t.over, m.look); err != nil || m.err != nil {
 		return o, errors.Join(err, m.err)
 	}
-	o.busy = m.busy()
+	o.window = m.window()
 	end := g.get()
 	o.sent, o.late, o.elapsed = end.Seq, time.Duration(end.Late), t.length
 	o.received = s.settle(o.sent)
@@ -158,6 +161,7 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 // state is the generator's at the begin of the trial.
 func (t *trial) state() genState {
 	st := genState{Flows: uint64(t.stamp.flows), Step: uint64(t.stamp.step), Flags: uint64(t.stamp.template[offFlags]),
+		SYNs: uint64(t.mix.syns), Cycle: uint64(t.mix.cycle),
 		Limit: math.MaxUint64, Length: math.MaxInt64, Slack: math.MaxInt64}
 	if t.rate > 0 {
 		st.Interval = uint64(65536e9 / t.rate)
@@ -179,33 +183,6 @@ func (t *trial) over(now genState) bool {
 		return now.Seq >= uint64(t.frames)
 	}
 	return now.Begun != 0 && monotonic() >= now.Begun+uint64(t.length)
-}
-
-// A meter takes the forwarder's CPU time between two looks at a trial that is under way.
-type meter struct {
-	begun             bool
-	first, last       uint64 // CLOCK_MONOTONIC, ns
-	cpuFirst, cpuLast time.Duration
-	err               error
-}
-
-// read is called now and then.
-func (m *meter) read(t *trial, now genState) {
-	if now.Begun == 0 || t.over(now) || m.err != nil || len(t.clocks) == 0 {
-		return
-	}
-	m.last = monotonic()
-	if m.cpuLast, m.err = cpuTimes(t.clocks); !m.begun {
-		m.begun, m.first, m.cpuFirst = true, m.last, m.cpuLast
-	}
-}
-
-// busy returns for which part of the time in between the threads ran.
-func (m *meter) busy() float64 {
-	if m.last <= m.first {
-		return 0
-	}
-	return float64(m.cpuLast-m.cpuFirst) / float64(m.last-m.first)
 }
 
 // settle waits until all has arrived or nothing arrives any more, and returns the sink's count.
