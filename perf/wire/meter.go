@@ -25,7 +25,7 @@ const (
 	// filling is the part of a trial in which queues fill up, so that more goes in than comes out.
 	filling = 5 // a fifth
 	// glanceGrain bounds how long a glance may take. One that another program interrupts has counters of different times.
-	glanceGrain = 100 * time.Microsecond
+	glanceGrain = 250 * time.Microsecond
 )
 
 // look is called now and then.

@@ -18,14 +18,17 @@ type effort struct {
 	samples    int           // trials that a figure at a given rate is the median of
 	resolution float64       // of the rate
 	confirm    time.Duration // length of the trial that confirms a rate
+	confirms   int           // attempts at that
 	rounds     int           // over all subjects, at most
+	strangers  bool          // measure a flood of new flows too
 	paced      []float64     // rates to measure at besides: those that peers were measured at
 }
 
 var (
-	thorough = effort{length: 60 * time.Millisecond, attempts: 6, samples: 5, resolution: 0.03, confirm: time.Second, rounds: 1000,
-		paced: []float64{500e3, 700e3, 900e3}}
-	hasty = effort{length: 30 * time.Millisecond, attempts: 3, samples: 3, resolution: 0.06, confirm: 150 * time.Millisecond, rounds: 2}
+	thorough = effort{length: 60 * time.Millisecond, attempts: 6, samples: 5, resolution: 0.03, confirm: time.Second, confirms: 3,
+		rounds: 1000, strangers: true, paced: []float64{500e3, 700e3, 900e3}}
+	hasty = effort{length: 30 * time.Millisecond, attempts: 3, samples: 3, resolution: 0.1, confirm: 150 * time.Millisecond, confirms: 2,
+		rounds: 2, strangers: true}
 )
 
 // howHard returns what is right for a run.
@@ -44,17 +47,16 @@ func howHard(r *perf.Run) effort {
 const (
 	// tolerated is the part of the frames that may be lost. In the trial that confirms, what the forwarder's queues take in
 	// without its being carried is a few times as much at most; in a trial of the search, it is far more.
-	tolerated     = 0.001
-	confirmations = 3 // attempts at a rate
-	lowest        = 300_000
-	growth        = 1.5
-	inFull        = 0.95 // of a rate offered is enough
-	outOfBreath   = 0.6  // a generator below this part of its rate has reached its own end
+	tolerated   = 0.001
+	lowest      = 300_000
+	growth      = 1.5
+	inFull      = 0.95 // of a rate offered is enough
+	outOfBreath = 0.6  // a generator below this part of its rate has reached its own end
 )
 
 // params are what a rate without loss depends on besides the forwarder.
 func (e *effort) params() map[string]any {
-	return map[string]any{"trial_ms": e.confirm.Milliseconds(), "tolerated_loss": tolerated, "attempts": confirmations}
+	return map[string]any{"trial_ms": e.confirm.Milliseconds(), "tolerated_loss": tolerated, "attempts": e.confirms}
 }
 
 // noLoss returns the highest rate that is found to be carried without loss, as it was really offered; 0: there is none. From
@@ -66,7 +68,7 @@ func (b *bench) noLoss(ctx context.Context, e effort) (best float64, err error) 
 	}
 	low, step := 0.0, e.resolution
 	for rate := high; rate > lowest/32; {
-		ok, offered, err := b.carries(ctx, trial{rate: rate, length: e.confirm}, confirmations)
+		ok, offered, err := b.carries(ctx, trial{rate: rate, length: e.confirm}, e.confirms)
 		if err != nil {
 			return 0, err
 		}

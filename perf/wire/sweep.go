@@ -45,34 +45,34 @@ func (s *setting) params() map[string]any {
 
 // settings vary one thing at a time around the default. Wake-ups are the reflector's: the director has no choice there.
 func settings() (all []*setting) {
-	add := func(name string, make func(polling) forwarder, change func(p *polling)) {
-		s := &setting{subject{name: name, make: make, receive: busyPoll, flows: fewFlows, size: smallest}, polling{receive: busyPoll}}
+	add := func(name string, make func(polling) forwarder, rare bool, change func(p *polling)) {
+		s := &setting{subject{name: name, make: make, receive: busyPoll, flows: fewFlows, size: smallest, rare: rare}, polling{receive: busyPoll}}
 		s.polling.defaults()
 		change(&s.polling)
 		all = append(all, s)
 	}
-	add("director", newDirector, func(*polling) {})
+	add("director", newDirector, false, func(*polling) {})
 	for _, flush := range []time.Duration{50 * time.Microsecond, 200 * time.Microsecond, 5 * time.Millisecond} {
-		add("director", newDirector, func(p *polling) { p.flush = flush })
+		add("director", newDirector, flush > 50*time.Microsecond, func(p *polling) { p.flush = flush })
 	}
 	for _, budget := range []int{8, 16, 256} {
-		add("director", newDirector, func(p *polling) { p.budget = budget })
+		add("director", newDirector, budget != 16, func(p *polling) { p.budget = budget })
 	}
 	for _, ring := range []int{256, 1024} {
-		add("director", newDirector, func(p *polling) { p.ring = ring })
+		add("director", newDirector, ring > 256, func(p *polling) { p.ring = ring })
 	}
-	add("reflector", newReflector, func(*polling) {})
-	add("reflector", newReflector, func(p *polling) { p.always = true })
+	add("reflector", newReflector, false, func(*polling) {})
+	add("reflector", newReflector, false, func(p *polling) { p.always = true })
 	return all
 }
 
 func runPolling(ctx context.Context, r *perf.Run) (err error) {
-	all := slices.DeleteFunc(settings(), func(s *setting) bool { return !r.Wanted(s.params()) })
+	all := slices.DeleteFunc(settings(), func(s *setting) bool { return !r.Wanted(s.params()) || s.skipped(r) })
 	if len(all) == 0 {
 		return nil
 	}
 	e := howHard(r)
-	e.paced = nil
+	e.paced, e.strangers = nil, false
 	if r.Quick {
 		e.rounds = 1
 	}

@@ -65,6 +65,9 @@ func (s *subject) String() string {
 	return fmt.Sprintf("%s, %s, %d flows, %d bytes", s.name, s.receive, s.flows, s.size)
 }
 
+// skipped reports whether a run is too quick for the subject, and does not ask for it.
+func (s *subject) skipped(r *perf.Run) bool { return r.Quick && s.rare && len(r.Only) == 0 }
+
 func (s *subject) load() load {
 	return load{flows: s.flows, size: s.size, loose: s.loose, back: s.back}
 }
@@ -120,7 +123,7 @@ func runWire(ctx context.Context, r *perf.Run) (err error) {
 	var all []subject
 	var names []string
 	for _, s := range subjects() {
-		if r.Wanted(s.params()) && !(r.Quick && s.rare && len(r.Only) == 0) {
+		if r.Wanted(s.params()) && !s.skipped(r) {
 			all, names = append(all, s), append(names, s.String())
 		}
 	}
@@ -174,17 +177,23 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	if s.receive != sender { // whose core does a part of the work then, which no clock tells from its own
 		f["flooded_per_cpu"] = flooded.perCPU
 	}
+	// Who carries nothing without loss has kept nothing of it.
+	f["flooded_of_no_loss"] = 0
+	if best > 0 {
+		f["flooded_of_no_loss"], f["offered_of_no_loss"] = flooded.forwarded/best, flooded.offered/best
+	}
+	if !e.strangers {
+		return nil
+	}
 	mixed, err := b.sample(ctx, e, 0, flood)
 	if err != nil {
 		return err
 	}
 	f["established_forwarded"], f["established_offered"] = mixed.forwarded-mixed.strangersTaken, mixed.offered-mixed.strangersOffered
 	f["syn_forwarded"], f["syn_offered"] = mixed.strangersTaken, mixed.strangersOffered
-	// Who carries nothing without loss has kept nothing of it.
-	f["flooded_of_no_loss"], f["established_of_no_loss"] = 0, 0
+	f["established_of_no_loss"] = 0
 	if best > 0 {
-		f["flooded_of_no_loss"], f["established_of_no_loss"] = flooded.forwarded/best, f["established_forwarded"]/best
-		f["offered_of_no_loss"] = flooded.offered / best
+		f["established_of_no_loss"] = f["established_forwarded"] / best
 	}
 	return nil
 }
