@@ -86,7 +86,7 @@ func runAxis(ctx context.Context, r *Run, axis []scalePoint) (err error) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if !r.Wanted(p.params(name)) {
+			if !r.Wanted(p.params(name)) || name == caseNew && p.flows < fewestNew {
 				continue
 			}
 			what := fmt.Sprintf("%d services, %d backends each, %d flows, %s", p.services, p.backends, p.flows, name)
