@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"xlvs/dataplane/offheap"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/rewrite"
 )
@@ -22,7 +23,7 @@ func (p *pipeline) sendTagged(in, out int, f Frame) {
 	if to.Tags != from.Tags {
 		start, length, ok := rewrite.Retag(p.mem.Chunk(f.Chunk), int(f.Off), int(f.Len), to.Tags)
 		if !ok {
-			p.count.Drops[DropNoHeadroom]++
+			offheap.Add64(&p.count.Drops[DropNoHeadroom], 1)
 			p.mem.Free(f.Chunk)
 			return
 		}
