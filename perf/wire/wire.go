@@ -185,6 +185,7 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	if !e.strangers {
 		return nil
 	}
+	e.length *= 3 // a director takes milliseconds to see that it must choose
 	mixed, err := b.sample(ctx, e, 0, flood)
 	if err != nil {
 		return err
