@@ -58,16 +58,8 @@ const (
 )
 
 // rebuilds measures with and without new tables, in turn, so that what other programs on the machine cause is seen in both.
-func rebuilds(ctx context.Context, r *perf.Run) (err error) {
+func rebuilds(ctx context.Context, r *perf.Run) error {
 	all := slices.DeleteFunc([]*rebuilding{{every: rebuildEvery}, {}}, func(c *rebuilding) bool { return !r.Wanted(c.params()) })
-	if len(all) == 0 {
-		return nil
-	}
-	c, restore, err := claimCores()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
 	length := 3 * time.Second
 	if r.Quick {
 		length = 500 * time.Millisecond
@@ -76,7 +68,7 @@ func rebuilds(ctx context.Context, r *perf.Run) (err error) {
 	for _, one := range all {
 		names = append(names, fmt.Sprint(one.params()["case"]))
 	}
-	err = turns(ctx, r, names, howHard(r).rounds, func(round, i int) error { return all[i].measure(ctx, c, length, all[i].got.round(round)) })
+	err := inTurns(ctx, r, names, howHard(r).rounds, func(c cores, round, i int) error { return all[i].measure(ctx, c, length, all[i].got.round(round)) })
 	for _, one := range all {
 		one.report(r)
 	}

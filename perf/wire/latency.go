@@ -53,7 +53,7 @@ func waiters() []*waiter {
 
 func (w *waiter) isCable() bool { return w.name == "cable" }
 
-func runLatency(ctx context.Context, r *perf.Run) (err error) {
+func runLatency(ctx context.Context, r *perf.Run) error {
 	all := waiters()
 	wanted := map[string]bool{}
 	for _, w := range all {
@@ -66,16 +66,11 @@ func runLatency(ctx context.Context, r *perf.Run) (err error) {
 	if len(all) == 0 {
 		return nil
 	}
-	c, restore, err := claimCores()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
 	var names []string
 	for _, w := range all {
 		names = append(names, w.name)
 	}
-	err = turns(ctx, r, names, howHard(r).rounds, func(round, i int) error {
+	err := inTurns(ctx, r, names, howHard(r).rounds, func(c cores, round, i int) error {
 		w := all[i]
 		w.rate = 0
 		if w.isCable() {

@@ -3,11 +3,13 @@ package wire
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -61,6 +63,32 @@ func TestWireScenario(t *testing.T) {
 		if name := r.Params["forwarder"]; name != "director" && name != "reflector" {
 			t.Errorf("%v was measured too", name)
 		}
+	}
+}
+
+// TestWireInterrupted ends a run while the second forwarder is measured: the first one's figures are there.
+func TestWireInterrupted(t *testing.T) {
+	needRoot(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := perf.Run{Quick: true, Runs: 1, Only: map[string]string{"receive": "busy-poll", "size": fmt.Sprint(smallest)}}
+	r.Progress = func(_, _ int, what string) {
+		if strings.Contains(what, "reflector") {
+			cancel()
+		}
+	}
+	res, err := perf.Execute(ctx, []perf.Scenario{wire}, r, "test")
+	if !errors.Is(err, perf.ErrInterrupted) || !res.Interrupted {
+		t.Errorf("the run ended with %v", err)
+	}
+	measured := map[any]bool{}
+	for _, row := range res.Rows {
+		if row.Runs > 0 {
+			measured[row.Params["forwarder"]] = true
+		}
+	}
+	if !measured["director"] || measured["reflector"] {
+		t.Errorf("there are rows of %v, want those of the director", measured)
 	}
 }
 

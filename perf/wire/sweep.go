@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -66,11 +65,8 @@ func settings() (all []*setting) {
 	return all
 }
 
-func runPolling(ctx context.Context, r *perf.Run) (err error) {
+func runPolling(ctx context.Context, r *perf.Run) error {
 	all := slices.DeleteFunc(settings(), func(s *setting) bool { return !r.Wanted(s.params()) || s.skipped(r) })
-	if len(all) == 0 {
-		return nil
-	}
 	e := howHard(r)
 	e.paced, e.strangers = nil, false
 	if r.Quick {
@@ -80,13 +76,10 @@ func runPolling(ctx context.Context, r *perf.Run) (err error) {
 	for _, s := range all {
 		names = append(names, fmt.Sprintf("%s, deferred %v, %d a batch, ring of %d", s.name, s.polling.flush, s.polling.budget, s.polling.ring))
 	}
-	c, restore, err := claimCores()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
 	got := make([]history, len(all))
-	err = turns(ctx, r, names, e.rounds, func(round, i int) error { return all[i].measure(ctx, c, e, all[i].polling, got[i].round(round)) })
+	err := inTurns(ctx, r, names, e.rounds, func(c cores, round, i int) error {
+		return all[i].measure(ctx, c, e, all[i].polling, got[i].round(round))
+	})
 	for i, s := range all {
 		got[i].record(r, s.params(), metric{"no_loss", "packets/s"}, metric{"flooded", "packets/s"}, metric{"flooded_of_no_loss", "ratio"},
 			metric{"flooded_per_cpu", "packets/s of CPU"})

@@ -40,6 +40,19 @@ func turns(ctx context.Context, r *perf.Run, subjects []string, rounds int, meas
 	return nil
 }
 
+// inTurns is turns on cores that are claimed as long as it lasts. Where there is nothing to measure, it claims none.
+func inTurns(ctx context.Context, r *perf.Run, subjects []string, rounds int, measure func(c cores, round, subject int) error) (err error) {
+	if len(subjects) == 0 {
+		return nil
+	}
+	c, restore, err := claimCores()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+	return turns(ctx, r, subjects, rounds, func(round, subject int) error { return measure(c, round, subject) })
+}
+
 // figures are what is measured of a subject in one round, by metric.
 type figures map[string]float64
 

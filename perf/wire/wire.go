@@ -119,7 +119,7 @@ func subjects() []subject {
 	return all
 }
 
-func runWire(ctx context.Context, r *perf.Run) (err error) {
+func runWire(ctx context.Context, r *perf.Run) error {
 	var all []subject
 	var names []string
 	for _, s := range subjects() {
@@ -129,16 +129,9 @@ func runWire(ctx context.Context, r *perf.Run) (err error) {
 	}
 	e := howHard(r)
 	got := make([]history, len(all))
-	if len(all) > 0 {
-		c, restore, err := claimCores()
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, restore()) }()
-		err = turns(ctx, r, names, e.rounds, func(round, i int) error {
-			return all[i].measure(ctx, c, e, polling{receive: all[i].receive}, got[i].round(round))
-		})
-	}
+	err := inTurns(ctx, r, names, e.rounds, func(c cores, round, i int) error {
+		return all[i].measure(ctx, c, e, polling{receive: all[i].receive}, got[i].round(round))
+	})
 	for i := range all {
 		report(r, &all[i], &e, got[i])
 	}
