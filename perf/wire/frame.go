@@ -9,7 +9,7 @@ import (
 )
 
 // The frames: a TCP segment of one of many flows to the service. The sequence number counts the frames of
-// a trial, and the payload carries a mark and the time at which the frame should have left.
+// a trial, the acknowledgement has the trial's number, and the payload carries a mark and the time at which the frame should have left.
 //
 //	 0      Ethernet, IPv4, TCP: ports, sequence number (38), acknowledgement (42), flags (47), checksum (50)
 //	54      mark                      2 bytes
@@ -19,7 +19,7 @@ const (
 	offSrcIP   = 26
 	offSrcPort = 34
 	offSeq     = 38
-	offAck     = 42
+	offTrial   = 44 // the lower half of the acknowledgement
 	offFlags   = 47
 	offSum     = 50
 	offMark    = 54

@@ -42,6 +42,7 @@ type genState struct {
 	SYNs     uint64 // the first so many of Cycle frames are SYNs of clients that were never there before
 	Cycle    uint64 // 0: there are none
 	Client   uint64 // the next such client
+	Trial    uint64 // number of the trial, for the sink
 }
 
 // firstStranger is the first client that belongs to no flow, as flows are numbered.
@@ -63,6 +64,7 @@ const (
 	genSYNs     = int16(unsafe.Offsetof(genState{}.SYNs))
 	genCycle    = int16(unsafe.Offsetof(genState{}.Cycle))
 	genClient   = int16(unsafe.Offsetof(genState{}.Client))
+	genTrial    = int16(unsafe.Offsetof(genState{}.Trial))
 
 	// The sink's fields stand here for the same reason that unsafe does: it is kept to one file.
 	sinkSize  = uint32(unsafe.Sizeof(sinkState{}))
@@ -70,6 +72,7 @@ const (
 	sinkMax   = int16(unsafe.Offsetof(sinkState{}.Max))
 	sinkWatch = int16(unsafe.Offsetof(sinkState{}.Watch))
 	sinkSYNs  = int16(unsafe.Offsetof(sinkState{}.SYNs))
+	sinkTrial = int16(unsafe.Offsetof(sinkState{}.Trial))
 )
 
 // newGenerator loads a generator of frames of size bytes, without the frame check sequence, for an interface.
@@ -189,7 +192,10 @@ func (g *generator) stamp(s *stamper) (ins asm.Instructions) {
 	halves(asm.R8)
 	put(offSeq, asm.R9, asm.Word)
 	halves(asm.R9)
+	ins = append(ins, asm.LoadMem(asm.R2, asm.R7, genTrial, asm.DWord))
+	put(offTrial, asm.R2, asm.Half)
 	ins = append(ins,
+		asm.Add.Reg(asm.R0, asm.R2),
 		asm.Mov.Reg(asm.R3, asm.R9),
 		asm.Add.Imm(asm.R9, 1),
 		asm.StoreMem(asm.R7, genSeq, asm.R9, asm.DWord),

@@ -207,6 +207,7 @@ func runModes(ctx context.Context, r *perf.Run) (err error) {
 			b.got[size].record(r, b.params(size), metric{"requests", "requests/s"}, metric{"cpu_per_request", "µs"}, metric{"bytes_through", "bytes/request"})
 		}
 	}
+	quoteModes(r)
 	r.Note("cpu_per_request is the time of the balancer's threads and of the kernel's that receive for it, on one core, with what it " +
 		"costs to send as far as the cable; bytes_through is what its interface took in, health checks included")
 	return err

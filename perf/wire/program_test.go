@@ -87,7 +87,10 @@ func TestGenerator(t *testing.T) {
 	defer g.Close()
 	want := &writer{stamper: newStamper(macA, macB, flows, size, flagSYN)}
 	tr := trial{stamp: want.stamper, frames: frames}
-	if err := g.set(tr.state()); err != nil {
+	state := tr.state()
+	state.Trial = 0xabcd
+	binary.BigEndian.PutUint16(want.template[offTrial:], 0xabcd)
+	if err := g.set(state); err != nil {
 		t.Fatal(err)
 	}
 	const xdpRedirect = 4
@@ -221,6 +224,7 @@ func TestSink(t *testing.T) {
 	f := make([]byte, minFrame)
 	give := func(ago time.Duration) {
 		t.Helper()
+		binary.BigEndian.PutUint16(frames.template[offTrial:], s.trial)
 		frames.write(f, 0, uint32(monotonic()-uint64(ago)))
 		if verdict, _, err := s.prog.Test(f); verdict != xdpDrop || err != nil {
 			t.Fatalf("verdict %d, %v", verdict, err)
@@ -255,6 +259,10 @@ func TestSink(t *testing.T) {
 	give(0)
 	if got := s.get(); got.Count != 2 || got.SYNs != 1 {
 		t.Errorf("of an ACK and a SYN the sink counted %d frames and %d SYNs", got.Count, got.SYNs)
+	}
+	binary.BigEndian.PutUint16(f[offTrial:], s.trial-1)
+	if verdict, _, err := s.prog.Test(f); verdict != xdpDrop || err != nil || s.count() != 2 {
+		t.Errorf("a frame of the trial before: verdict %d, %v, count %d", verdict, err, s.count())
 	}
 	f[offMark] ^= 1
 	if verdict, _, err := s.prog.Test(f); verdict != xdpPass || err != nil || s.count() != 2 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,7 +18,23 @@ import (
 	"xlvs/perf"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs the tests in a session of their own, as `xlvs perf run` does its scenarios: what other programs do at the same time
+// disturbs them less.
+func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		status, ran, err := OwnSession(ctx)
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		if ran {
+			os.Exit(status)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // execute runs a scenario once, as short as it can be, and returns what it measured by metric.
 func execute(t *testing.T, s perf.Scenario, only map[string]string) map[string][]perf.Row {

@@ -29,6 +29,7 @@ type sink struct {
 	state *ebpf.Map // sinkState
 	times *ebpf.Map // one array of buckets, see bucketValue
 	link  link.Link
+	trial uint16 // the present one's number
 }
 
 // What a sink does with the frames besides counting them.
@@ -44,6 +45,7 @@ type sinkState struct {
 	Watch watch
 	Max   uint64 // ns, the longest time
 	SYNs  uint64 // of the frames: those that open a connection
+	Trial uint64 // frames of another one are late, and not counted
 }
 
 // Buckets of times follow HdrHistogram: each power of two from 2^subBits ns on is cut into 2^subBits equal parts.
@@ -96,7 +98,11 @@ func (s *sink) code() asm.Instructions {
 		asm.LoadMem(asm.R3, asm.R2, offFlags, asm.Byte),
 		asm.LoadMem(asm.R7, asm.R2, offTime, asm.Word),
 		asm.HostTo(asm.BE, asm.R7, asm.Word),
+		asm.LoadMem(asm.R4, asm.R2, offTrial, asm.Half),
+		asm.HostTo(asm.BE, asm.R4, asm.Half),
 		asm.LoadMapValue(asm.R6, s.state.FD(), sinkCount),
+		asm.LoadMem(asm.R1, asm.R6, sinkTrial, asm.DWord),
+		asm.JNE.Reg(asm.R1, asm.R4, "drop"),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.StoreXAdd(asm.R6, asm.R1, asm.DWord),
 		asm.And.Imm(asm.R3, flagSYN),
@@ -148,9 +154,10 @@ func (s *sink) bucket() asm.Instructions {
 	)
 }
 
-// start sets all counters to zero and says what to do from now on.
+// start sets all counters to zero for a new trial, and says what to do from now on.
 func (s *sink) start(w watch) error {
-	return errors.Join(s.times.Put(uint32(0), make([]byte, 8*buckets)), s.state.Put(uint32(0), sinkState{Watch: w}))
+	s.trial++
+	return errors.Join(s.times.Put(uint32(0), make([]byte, 8*buckets)), s.state.Put(uint32(0), sinkState{Watch: w, Trial: uint64(s.trial)}))
 }
 
 func (s *sink) get() (v sinkState) {

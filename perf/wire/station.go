@@ -137,7 +137,9 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 		return o, err
 	}
 	s.poll.poll() // arms the timer on this core
-	if err := g.set(t.state()); err != nil {
+	state := t.state()
+	state.Trial = uint64(s.sink.trial)
+	if err := g.set(state); err != nil {
 		return o, err
 	}
 	batch := uint32(pacedBatch)

@@ -10,7 +10,7 @@ import (
 	"xlvs/perf"
 )
 
-var polls = perf.Scenario{
+var sweep = perf.Scenario{
 	Name: "polling", Root: true,
 	Short: "what the defaults of busy polling are chosen by: batch, ring, deferral of interrupts, wake-ups",
 	Run:   runPolling,

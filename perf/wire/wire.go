@@ -20,7 +20,7 @@ import (
 
 // Scenarios returns those that need a wire. All need root.
 func Scenarios() []perf.Scenario {
-	return []perf.Scenario{wire, polls, latency, modes, failover}
+	return []perf.Scenario{wire, sweep, latency, modes, failover}
 }
 
 var wire = perf.Scenario{
