@@ -77,7 +77,7 @@ not keep the others from running.`,
 	cmd.Flags().StringVar(&f.format, "format", "table", "table, or json: one object a figure")
 	cmd.Flags().StringVar(&f.out, "out", "", "save the result in `FILE.json`, for report and compare")
 	cmd.Flags().StringToStringVar(&f.only, "only", nil, "measure only the cases with these parameters, `NAME=VALUE,...`, such as mode=dr,case=hit")
-	cmd.Flags().DurationVar(&f.trial, "trial", 0, "how long a rate without loss is confirmed for (default 1s; with --quick 150ms)")
+	cmd.Flags().DurationVar(&f.trial, "trial", 0, "how long a rate without loss is confirmed for (default 1s; with --quick 100ms)")
 	cmd.Flags().StringVar(&f.cpuprofile, "cpuprofile", "", "write a CPU profile to `FILE`")
 	_ = cmd.Flags().MarkHidden("cpuprofile")
 	return cmd

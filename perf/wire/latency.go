@@ -70,7 +70,11 @@ func runLatency(ctx context.Context, r *perf.Run) error {
 	for _, w := range all {
 		names = append(names, w.name)
 	}
-	err := inTurns(ctx, r, names, howHard(r).rounds, func(c cores, round, i int) error {
+	rounds := howHard(r).rounds
+	if r.Quick {
+		rounds = 1
+	}
+	err := inTurns(ctx, r, names, rounds, func(c cores, round, i int) error {
 		w := all[i]
 		w.rate = 0
 		if w.isCable() {

@@ -27,7 +27,7 @@ type effort struct {
 var (
 	thorough = effort{length: 60 * time.Millisecond, attempts: 6, samples: 5, resolution: 0.03, confirm: time.Second, confirms: 3,
 		rounds: 1000, strangers: true, paced: []float64{500e3, 700e3, 900e3}}
-	hasty = effort{length: 30 * time.Millisecond, attempts: 3, samples: 3, resolution: 0.1, confirm: 150 * time.Millisecond, confirms: 2,
+	hasty = effort{length: 30 * time.Millisecond, attempts: 2, samples: 3, resolution: 0.1, confirm: 100 * time.Millisecond, confirms: 2,
 		rounds: 2, strangers: true}
 )
 
