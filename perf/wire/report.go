@@ -25,7 +25,7 @@ func report(r *perf.Run, s *subject, e *effort, h history) {
 	flooded := map[string]any{"overload": "3 or more"}
 	if times := h.values("offered_of_no_loss"); len(times) > 0 && perf.Median(times) < overload {
 		flooded["overload"] = "less than 3"
-		r.Note("%s: the generator offered %.2f times the rate without loss, not %d times: what is forwarded in a flood is too good", s, perf.Median(times), overload)
+		r.Note("%s: the generator offered %.2f times the rate without loss, not %d times: a worse flood might leave less", s, perf.Median(times), overload)
 	}
 	h.record(r, with(flooded), metric{"flooded", "packets/s"}, metric{"flood_offered", "packets/s"}, metric{"flooded_per_cpu", "packets/s of CPU"})
 	r.Record(with(flooded), "flooded_bytes", "bytes/s", times(h.values("flooded"), s.size))
