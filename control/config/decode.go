@@ -123,7 +123,7 @@ func (d *decoder) follow(n ast.Node) ast.Node {
 func (d *decoder) resolve(n ast.Node, p place) ast.Node {
 	switch n := d.follow(n).(type) {
 	case *ast.AliasNode:
-		d.add(nodePosition(n), p.where, fmt.Sprintf("no anchor &%s stands before this alias", n.Value.GetToken().Value), "define it earlier in the file, or write the value out; quote the value if it is meant to begin with *")
+		d.add(nodePosition(n), p.where, fmt.Sprintf("no anchor &%s stands before this alias", shorten(n.Value.GetToken().Value)), "define it earlier in the file, or write the value out; quote the value if it is meant to begin with *")
 	case *ast.TagNode:
 		d.add(nodePosition(n), p.where, "YAML tags have no use here", "remove "+n.GetToken().Value)
 	case *ast.NullNode, nil:
