@@ -62,10 +62,20 @@ func (p *pipeline) deliverRun(in int, frames []Frame, i, end int) {
 			p.special(in, i, frames[i])
 		case leadsTo(&p.last, pkt):
 			p.transport(in, i, frames[i])
-		case p.remember(pkt):
-			continue // it may begin a run of its service
 		default:
-			p.stranger(in, i, frames[i])
+			slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
+			if slot < 0 {
+				p.reply(in, i, frames[i])
+				break
+			}
+			svc := &p.snap.Services[slot]
+			if svc.Singular {
+				p.transport(in, i, frames[i])
+				break
+			}
+			// It may begin a run of its service.
+			p.last = table.Gate{Addr: pkt.Dst, Key: table.GateKey(pkt.Ports, pkt.Proto), Ref: svc.Ref, Mode: svc.Mode}
+			continue
 		}
 		i++
 	}
@@ -165,26 +175,4 @@ func (p *pipeline) translate(in int, frames []Frame, i, n int) {
 func steady(e *flow.Entry, flags uint8) bool {
 	s := e.State()
 	return s == flow.StateEstablished && flags&leaves == 0 || s == flow.StateUDP && e.Packets > 1
-}
-
-// remember makes the packet's service the last one, and reports whether it did: a packet to no service, or to
-// one whose packets an entry alone does not settle, leaves the last one.
-func (p *pipeline) remember(pkt *packet.Packet) bool {
-	slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
-	if slot < 0 || p.snap.Services[slot].Singular {
-		return false
-	}
-	svc := &p.snap.Services[slot]
-	p.last = table.Gate{Addr: pkt.Dst, Key: table.GateKey(pkt.Ports, pkt.Proto), Ref: svc.Ref, Mode: svc.Mode}
-	return true
-}
-
-// stranger handles a TCP or UDP packet that remember does not want.
-func (p *pipeline) stranger(in, i int, f Frame) {
-	pkt := &p.pkt[i]
-	if p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto) < 0 {
-		p.reply(in, i, f)
-		return
-	}
-	p.transport(in, i, f)
 }
