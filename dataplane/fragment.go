@@ -215,6 +215,10 @@ func (p *pipeline) cut(svc *table.Service, f *Frame, in, i, limit int) bool {
 		p.tooBig(*f, in, i, limit)
 		return false
 	}
+	if packet.Fold(packet.Sum(b[pkt.L3:pkt.L4], 0)) != 0xffff {
+		p.drop(*f, DropMalformed, in, i, noError) // its pieces would get a header checksum that is right
+		return false
+	}
 	step, n := rewrite.Fragment4(pkt, limit)
 	if step < leastPiece || n > maxPieces {
 		p.drop(*f, DropTooBig, in, i, noError)

@@ -160,7 +160,7 @@ func (p *pipeline) errorOfTunnel(in, i int, f Frame, q *packet.Packet) bool {
 	pkt := &p.pkt[i]
 	b := p.mem.Bytes(f)
 	at, v6, ok := rewrite.Inner(b, q)
-	if !ok || pkt.Dst != q.Src {
+	if !ok || pkt.Dst != q.Src || !intact(b, pkt) {
 		return false
 	}
 	var inner packet.Packet
@@ -208,6 +208,15 @@ func (p *pipeline) errorOfTunnel(in, i int, f Frame, q *packet.Packet) bool {
 	return true
 }
 
+// intact reports whether an ICMP message's checksum is right: what is made of the message gets a new one.
+func intact(b []byte, pkt *packet.Packet) bool {
+	pseudo := uint64(0)
+	if pkt.V6 {
+		pseudo = packet.PseudoSum(pkt.Src, pkt.Dst, packet.ProtoICMPv6, pkt.L4Len())
+	}
+	return packet.Fold(packet.Sum(b[pkt.L4:pkt.End], pseudo)) == 0xffff
+}
+
 // clientFlow returns the flow with a key and its backend, from this worker's table or another's; nil if there is none.
 func (p *pipeline) clientFlow(h uint64, key *flow.Key) (*flow.Entry, *table.Backend) {
 	if idx := p.flows.Find(h, key); idx != 0 {
@@ -217,15 +226,20 @@ func (p *pipeline) clientFlow(h uint64, key *flow.Key) (*flow.Entry, *table.Back
 	return &p.seen, p.elsewhere(h, key)
 }
 
-// clamp lowers the segment size that a SYN or SYN-ACK announces, as its service says.
-func clamp(b []byte, pkt *packet.Packet, svc *table.Service, be *table.Backend) {
+// clamp lowers the segment size that a SYN or SYN-ACK announces, as its service says. With NAT what it is answered with comes back
+// through the director, and leaves by a port with an MTU of back.
+func clamp(b []byte, pkt *packet.Packet, svc *table.Service, be *table.Backend, back uint16) {
 	most := svc.ClampMSS
 	if most == table.AutoMSS {
 		head := packet.IPv4Len + packet.TCPLen
 		if pkt.V6 {
 			head = packet.IPv6Len + packet.TCPLen
 		}
-		most = uint16(max(int(be.Limit)-head, 0))
+		way := int(be.Limit)
+		if svc.Mode == table.NAT {
+			way = min(way, int(back))
+		}
+		most = uint16(max(way-head, 0))
 	}
 	rewrite.ClampMSS(b, pkt, most)
 }

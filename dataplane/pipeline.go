@@ -104,7 +104,7 @@ func (p *pipeline) transport(in, i int, f Frame) {
 		p.flows.At(idx).SetHop(uint8(in), p.mem.Bytes(f)) // for errors about the tunnel
 	}
 	if pkt.TCPFlags&packet.FlagSYN != 0 && svc.ClampMSS != 0 {
-		clamp(p.mem.Bytes(f), pkt, svc, be)
+		clamp(p.mem.Bytes(f), pkt, svc, be, p.snap.Ports[in].MTU)
 	}
 	p.noteAction(ActionForward)
 	p.forward(svc.Mode, be, idx, in, i, f)
@@ -332,7 +332,7 @@ func (p *pipeline) reply(in, i int, f Frame) {
 	offheap.Add64(&p.count.ReplyBytes, uint64(size))
 	eth := table.Eth(e.MAC(), out.MAC)
 	if pkt.TCPFlags&packet.FlagSYN != 0 && svc.ClampMSS != 0 {
-		clamp(b, pkt, svc, be)
+		clamp(b, pkt, svc, be, out.MTU)
 	}
 	rewrite.NATReply(b, pkt, svc.At(e.VIP()), e.Ports.Dst(), &eth)
 	p.send(in, int(e.In()), f)

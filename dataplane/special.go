@@ -34,10 +34,11 @@ func (p *pipeline) refuse(svc *table.Service, why Reason, in, i int, f Frame) {
 	p.drop(f, why, in, i, noError)
 }
 
-// tooBig drops a packet that is larger than limit bytes and tells a sender that asked not to be fragmented.
+// tooBig drops a packet that is larger than limit bytes and tells a sender that asked not to be fragmented, unless no
+// host may be told of so small an MTU (ip_vs_xmit.c does the same).
 func (p *pipeline) tooBig(f Frame, in, i, limit int) {
 	e := noError
-	if dontFragment(p.mem.Bytes(f), &p.pkt[i]) {
+	if dontFragment(p.mem.Bytes(f), &p.pkt[i]) && limit >= rewrite.LeastMTU(p.pkt[i].V6) {
 		e = rewrite.TooBig(limit)
 	}
 	p.drop(f, DropTooBig, in, i, e)

@@ -89,7 +89,7 @@ func (f *replayFlags) run(c *cobra.Command) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.in, err)
 	}
-	dst, err := create(f.out, src)
+	dst, err := create(f.out, f.in, f.config)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (f *replayFlags) run(c *cobra.Command) (err error) {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.out, err)
 	}
-	lines, done, err := f.verdictFile(src)
+	lines, done, err := f.verdictFile()
 	if err != nil {
 		return err
 	}
@@ -113,11 +113,13 @@ func (f *replayFlags) run(c *cobra.Command) (err error) {
 	return nil
 }
 
-// create makes a file, which must not be the capture that is being read.
-func create(name string, src *os.File) (*os.File, error) {
-	if a, err := os.Stat(name); err == nil {
-		if b, err := src.Stat(); err == nil && os.SameFile(a, b) {
-			return nil, usageError{fmt.Errorf("%s is the capture to read, and would be overwritten; name another file", name)}
+// create makes a file, which must be none of the others that the command reads or writes.
+func create(name string, others ...string) (*os.File, error) {
+	for _, other := range others {
+		a, err := os.Stat(name)
+		b, otherErr := os.Stat(other)
+		if err == nil && otherErr == nil && os.SameFile(a, b) {
+			return nil, usageError{fmt.Errorf("%s is %s, which the command needs, and would be overwritten; name another file", name, other)}
 		}
 	}
 	f, err := os.Create(name)
@@ -128,11 +130,11 @@ func create(name string, src *os.File) (*os.File, error) {
 }
 
 // verdictFile opens the file for verdicts, if there is to be one. done closes it.
-func (f *replayFlags) verdictFile(src *os.File) (w io.Writer, done func() error, err error) {
+func (f *replayFlags) verdictFile() (w io.Writer, done func() error, err error) {
 	if f.verdicts == "" {
 		return nil, func() error { return nil }, nil
 	}
-	file, err := create(f.verdicts, src)
+	file, err := create(f.verdicts, f.in, f.config, f.out)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -115,6 +115,8 @@ func TestReplayRefuses(t *testing.T) {
 		{"-c d.yaml --in in.pcap --out out.txt", 2, `the extension ".txt" names no capture format; use .pcap or .pcapng`},
 		{"-c d.yaml --in in.pcap --out in.pcap", 2, "would be overwritten"},
 		{"-c d.yaml --in in.pcap --out out.pcap --verdicts in.pcap", 2, "would be overwritten"},
+		{"-c d.yaml --in in.pcap --out out.pcap --verdicts d.yaml", 2, "would be overwritten"},
+		{"-c d.yaml --in in.pcap --out out.pcap --verdicts out.pcap", 2, "would be overwritten"},
 		{"-c d.yaml --in in.pcap --out out.pcap --down web7", 2, "no backend is called web7"},
 		{"-c d.yaml --in cooked.pcap --out out.pcap", 1, "cooked.pcap: the capture is of link type"},
 		{"-c d.yaml --in d.yaml --out out.pcap", 1, "d.yaml: neither a pcap nor a pcapng file"},

@@ -294,7 +294,11 @@ func skipExtensions(b []byte, p *Packet) bool {
 			return true
 		}
 	}
-	return false
+	switch p.Proto {
+	case ProtoHopByHop, ProtoRouting, ProtoDstOpts, ProtoFragment:
+		return false
+	}
+	return true
 }
 
 // parseL4 fills in what the transport header says; p.Kind is KindMalformed on entry.

@@ -101,6 +101,7 @@ func TestParse(t *testing.T) {
 		{name: "routing and destination options", f: extended(udp6.Build(), []uint8{43, 60}, hop8, dst16), kind: packet.KindUDP, l3: 14, l4: 78},
 		{name: "fragment behind options", f: extended(tcp6.Build(), []uint8{60, 44}, dst16, first6), kind: packet.KindFragment, l3: 14, l4: 78},
 		{name: "five extension headers", f: extended(tcp6.Build(), []uint8{0, 60, 60, 60, 60}, eight[:5]...), kind: packet.KindTCP, l3: 14, l4: 94},
+		{name: "six extension headers", f: extended(tcp6.Build(), []uint8{0, 60, 60, 60, 60, 60}, eight[:6]...), kind: packet.KindTCP, l3: 14, l4: 102},
 		{name: "seven extension headers", f: extended(tcp6.Build(), []uint8{0, 60, 60, 60, 60, 60, 60}, eight...), kind: packet.KindMalformed},
 		{name: "extension header past the end", f: set(extended(tcp6.Build(), []uint8{0}, hop8), 55, 200), kind: packet.KindMalformed},
 		{name: "ICMP", f: tcp4.Echo(false, 1, 2), kind: packet.KindICMP, l3: 14, l4: 34},

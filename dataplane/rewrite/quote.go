@@ -120,11 +120,15 @@ func TunnelError(b []byte, p *packet.Packet, over int, inner6 bool) (e Error, ok
 	default:
 		return Error{Type4: icmpUnreachable, Code4: codeHost4, Type6: icmp6Unreachable, Code6: codeAddress6}, true
 	}
-	least := minMTU4
-	if inner6 {
-		least = minMTU6
+	return TooBig(mtu - over), mtu-over >= LeastMTU(inner6)
+}
+
+// LeastMTU is the smallest MTU that a host may be told of: what every link must carry (RFC 791; RFC 8200, 5).
+func LeastMTU(v6 bool) int {
+	if v6 {
+		return minMTU6
 	}
-	return TooBig(mtu - over), mtu-over >= least
+	return minMTU4
 }
 
 const (
