@@ -15,11 +15,12 @@ import (
 
 // A generator makes frames in the kernel: an XDP program that is run over and over (BPF_PROG_RUN with live frames, Linux
 // 5.18), writes a frame each time one is due and redirects it to an interface. To the forwarder its frames look as a NIC's
-// do, pages without a socket buffer around them; and it makes several times what any forwarder here can carry, which a
+// do, pages without a socket buffer around them; and it makes more than any forwarder here can carry, which a
 // program on an AF_XDP socket in copy mode cannot.
 type generator struct {
 	prog    *ebpf.Program
 	state   *ebpf.Map
+	queue   *queueWatch
 	ifindex int
 	size    int
 }
@@ -43,6 +44,23 @@ type genState struct {
 	Cycle    uint64 // 0: there are none
 	Client   uint64 // the next such client
 	Trial    uint64 // number of the trial, for the sink
+	Wait     uint64 // ns that a run waits at most for a frame to be due
+	Pause    uint64 // ns without frames after the forwarder's queue was full; 0: none
+	Full     uint64 // CLOCK_MONOTONIC, ns: until when the queue counts as full; 0: it does not
+	Refused  uint64 // frames that were due in such a time
+	Pending  uint64 // frames redirected and not yet handed to the interface
+	CPU      uint64 // that the generator runs on
+}
+
+// offered is the frames that were made and those that met a full queue without having been made.
+func (s *genState) offered() uint64 { return s.Seq + s.Refused }
+
+// strangers is those of them that are SYNs of new clients, or would have been, counted from an arbitrary number.
+func (s *genState) strangers() uint64 {
+	if s.Cycle == 0 {
+		return s.Client
+	}
+	return s.Client + s.Refused*s.SYNs/s.Cycle
 }
 
 // firstStranger is the first client that belongs to no flow, as flows are numbered.
@@ -65,6 +83,12 @@ const (
 	genCycle    = int16(unsafe.Offsetof(genState{}.Cycle))
 	genClient   = int16(unsafe.Offsetof(genState{}.Client))
 	genTrial    = int16(unsafe.Offsetof(genState{}.Trial))
+	genWait     = int16(unsafe.Offsetof(genState{}.Wait))
+	genPause    = int16(unsafe.Offsetof(genState{}.Pause))
+	genFull     = int16(unsafe.Offsetof(genState{}.Full))
+	genRefused  = int16(unsafe.Offsetof(genState{}.Refused))
+	genPending  = int16(unsafe.Offsetof(genState{}.Pending))
+	genCPU      = int16(unsafe.Offsetof(genState{}.CPU))
 
 	// The sink's fields stand here for the same reason that unsafe does: it is kept to one file.
 	sinkSize  = uint32(unsafe.Sizeof(sinkState{}))
@@ -86,6 +110,9 @@ func newGenerator(ifindex int, dst, src net.HardwareAddr, size int) (g *generato
 	g.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Apache-2.0", Instructions: g.code(template)})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("generator: %w", err), g.state.Close())
+	}
+	if g.queue, err = newQueueWatch(g.state); err != nil {
+		return nil, errors.Join(fmt.Errorf("generator: %w", err), g.prog.Close(), g.state.Close())
 	}
 	return g, nil
 }
@@ -117,6 +144,9 @@ func (g *generator) code(s *stamper) asm.Instructions {
 	ins = append(ins, writeTemplate(s.template)...)
 	ins = append(ins, g.stamp(s)...)
 	return append(ins,
+		asm.LoadMem(asm.R1, asm.R7, genPending, asm.DWord),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R7, genPending, asm.R1, asm.DWord),
 		asm.Mov.Imm(asm.R1, int32(g.ifindex)),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
@@ -124,33 +154,6 @@ func (g *generator) code(s *stamper) asm.Instructions {
 		asm.Mov.Imm(asm.R0, xdpDrop).WithSymbol("none"),
 		asm.Return(),
 	)
-}
-
-// pace leaves the program unless frame R9 is due at R8. A schedule that is late by more than Slack is put off.
-// What the frame will carry as its time, the one at which it was due, is left in R8.
-func (g *generator) pace() asm.Instructions {
-	return asm.Instructions{
-		asm.LoadMem(asm.R1, asm.R7, genInterval, asm.DWord),
-		asm.JEq.Imm(asm.R1, 0, "now"),
-		asm.Mov.Reg(asm.R2, asm.R9),
-		asm.Mul.Reg(asm.R2, asm.R1),
-		asm.RSh.Imm(asm.R2, 16),
-		asm.LoadMem(asm.R3, asm.R7, genEpoch, asm.DWord),
-		asm.Add.Reg(asm.R2, asm.R3), // due
-		asm.JGT.Reg(asm.R2, asm.R8, "none"),
-		asm.Mov.Reg(asm.R4, asm.R8),
-		asm.Sub.Reg(asm.R4, asm.R2), // late by
-		asm.LoadMem(asm.R1, asm.R7, genSlack, asm.DWord),
-		asm.Mov.Reg(asm.R8, asm.R2),
-		asm.JLE.Reg(asm.R4, asm.R1, "now"),
-		asm.Sub.Reg(asm.R4, asm.R1),
-		asm.Add.Reg(asm.R3, asm.R4),
-		asm.StoreMem(asm.R7, genEpoch, asm.R3, asm.DWord),
-		asm.Add.Reg(asm.R8, asm.R4),
-		asm.LoadMem(asm.R1, asm.R7, genLate, asm.DWord),
-		asm.Add.Reg(asm.R1, asm.R4),
-		asm.StoreMem(asm.R7, genLate, asm.R1, asm.DWord),
-	}
 }
 
 // writeTemplate writes the first minFrame bytes; the rest of a longer frame is whatever the kernel was given.
@@ -262,10 +265,6 @@ type testRun struct {
 const (
 	bpfProgTestRun    = 10
 	bpfTestLiveFrames = 2
-	// pacedBatch is how many times the program runs between two flushes of what it has redirected: a few microseconds.
-	pacedBatch = 64
-	// floodBatch is the most that the kernel takes. More pages are used again then, and so more frames are made.
-	floodBatch = 256
 )
 
 // run runs the program repeat times, in batches, on the calling thread, which must be in the interface's namespace. The
@@ -300,4 +299,6 @@ func (g *generator) get() (s genState) {
 	return s
 }
 
-func (g *generator) Close() error { return errors.Join(g.prog.Close(), g.state.Close()) }
+func (g *generator) Close() error {
+	return errors.Join(g.queue.Close(), g.prog.Close(), g.state.Close())
+}

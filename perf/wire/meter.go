@@ -60,9 +60,9 @@ func (m *meter) window() (w window) {
 	rate := func(from, to uint64) float64 { return float64(to-from) / length.Seconds() }
 	return window{
 		length:           length,
-		offered:          rate(m.first.sent.Seq, m.last.sent.Seq),
+		offered:          rate(m.first.sent.offered(), m.last.sent.offered()),
 		forwarded:        rate(m.first.seen.Count, m.last.seen.Count),
-		strangersOffered: rate(m.first.sent.Client, m.last.sent.Client),
+		strangersOffered: rate(m.first.sent.strangers(), m.last.sent.strangers()),
 		strangersTaken:   rate(m.first.seen.SYNs, m.last.seen.SYNs),
 		busy:             float64(m.last.spent-m.first.spent) / float64(length),
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 
 	"xlvs/testenv"
 )
@@ -35,8 +36,8 @@ const (
 	cable              // there is no forwarder
 )
 
-// newRig builds the namespaces, cables and the sink.
-func newRig(ctx context.Context, c cores, w way) (r *rig, err error) {
+// newRig builds the namespaces, cables and the sink, which is polled every flush.
+func newRig(ctx context.Context, c cores, w way, flush time.Duration) (r *rig, err error) {
 	r = &rig{cores: c}
 	if r.lab, err = testenv.NewEmpty(ctx, testenv.Options{}); err != nil {
 		return nil, err
@@ -81,7 +82,7 @@ func newRig(ctx context.Context, c cores, w way) (r *rig, err error) {
 	if w == cable {
 		peer, peerIf = host, "eth0"
 	}
-	r.station, err = newStation(host, c.station, sinkIf, peer, peerIf)
+	r.station, err = newStation(host, c.station, sinkIf, peer, peerIf, flush)
 	return r, err
 }
 

@@ -139,11 +139,11 @@ type sample struct {
 	perCPU float64 // frames that were forwarded for a second of CPU time; 0: not known
 }
 
-// sample measures at a rate; 0: as many frames as the generator can make.
-func (b *bench) sample(ctx context.Context, e effort, rate float64, m mix) (s sample, err error) {
+// sample measures at a rate, which may be a flood; 0: as many frames as the generator can make.
+func (b *bench) sample(ctx context.Context, e effort, rate float64, m mix, flood bool) (s sample, err error) {
 	var all []window
 	for try := 0; len(all) < e.samples && try < 3*e.samples; try++ {
-		o, err := b.stream(ctx, trial{rate: rate, length: e.length, mix: m})
+		o, err := b.stream(ctx, trial{rate: rate, length: e.length, mix: m, flood: flood})
 		if err != nil {
 			return s, err
 		}

@@ -24,12 +24,16 @@ type station struct {
 	undo func() error // of the interface's settings
 }
 
-// sinkFlush is how often the sink's interface is polled: often enough that 5 million frames a second do not
-// overflow a veth queue of 256 in between, and that a latency is known to that.
-const sinkFlush = 20 * time.Microsecond
+// How often the sink's interface is polled. A timer's interrupt costs a virtual machine microseconds, which the generator
+// lacks then. But a veth queue holds 256 frames, and up to 2 million come in a second, also while a batch of the generator's keeps softirqs
+// from running; and a latency is known to that.
+const (
+	sinkFlush  = 40 * time.Microsecond
+	timedFlush = 20 * time.Microsecond
+)
 
-// newStation has frames end at interface sinkIf of h, whose other end is peerIf of peer.
-func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, peerIf string) (s *station, err error) {
+// newStation has frames end at interface sinkIf of h, which it polls every flush, and whose other end is peerIf of peer.
+func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, peerIf string, flush time.Duration) (s *station, err error) {
 	s = &station{host: h, cpu: cpu}
 	defer func() {
 		if err != nil {
@@ -46,7 +50,7 @@ func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, pee
 	if s.poll, err = newPoller(h, sinkIf, peer, peerIf, pollBudget); err != nil {
 		return s, err
 	}
-	s.undo, err = deferNAPI(h, sinkIf, math.MaxInt32, sinkFlush)
+	s.undo, err = deferNAPI(h, sinkIf, math.MaxInt32, flush)
 	return s, err
 }
 
@@ -75,6 +79,7 @@ type trial struct {
 	watch  watch
 	clocks []cpuClock // of the forwarder's threads
 	strict bool       // keep to the schedule even after having been held up: no coordinated omission
+	flood  bool       // the rate is more than the forwarder takes: what meets a full queue need not be made
 }
 
 // A mix puts frames of new clients between those of the flows: syns of each cycle frames.
@@ -106,6 +111,22 @@ const (
 	// thousandths of a second of another process, say). A veth queue holds 256: with more, the
 	// generator's own trouble would look like the forwarder's loss.
 	maxBehind = 64
+
+	// A batch is how many times the generator's program runs without a softirq in between, and how many pages its page pool keeps: a
+	// forwarder that hands back more has to free them. So it is as large as the sink can wait for.
+	leastBatch, mostBatch = 64, 256
+	batchLength           = 60 * time.Microsecond
+
+	// How long a run waits for a frame to be due. Frames leave in bursts of 16, or at the end of a batch: where latencies
+	// are taken, that must not be long.
+	mostWait   = time.Microsecond
+	strictWait = 100 * time.Nanosecond
+
+	// fullFor is how long a queue that was full counts as full. A forwarder takes 5 to 10 frames of 256 from it in that time, and one that
+	// polls 64 at a time does not find it empty.
+	fullFor = 5 * time.Microsecond
+	// floodSlack is how late a flood's frames may be: it makes up for what the sink took of the core's time.
+	floodSlack = time.Millisecond
 )
 
 // stream carries a trial out.
@@ -138,21 +159,17 @@ func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outc
 	}
 	s.poll.poll() // arms the timer on this core
 	state := t.state()
-	state.Trial = uint64(s.sink.trial)
+	state.Trial, state.CPU = uint64(s.sink.trial), uint64(s.cpu)
 	if err := g.set(state); err != nil {
 		return o, err
 	}
-	batch := uint32(pacedBatch)
-	if t.rate == 0 {
-		batch = floodBatch
-	}
 	m := meter{sink: s.sink, generator: g, trial: &t}
-	if err := g.runUntil(ctx, batch, t.over, m.look); err != nil || m.err != nil {
+	if err := g.runUntil(ctx, t.batch(), t.over, m.look); err != nil || m.err != nil {
 		return o, errors.Join(err, m.err)
 	}
 	o.window = m.window()
 	end := g.get()
-	o.sent, o.late, o.elapsed = end.Seq, time.Duration(end.Late), t.length
+	o.sent, o.late, o.elapsed = end.offered(), time.Duration(end.Late), t.length
 	o.received = s.settle(o.sent)
 	if t.watch == timeAll {
 		o.latency, err = s.sink.latency()
@@ -170,6 +187,13 @@ func (t *trial) state() genState {
 		if !t.strict {
 			st.Slack = uint64(maxBehind * 1e9 / t.rate)
 		}
+		if st.Wait = uint64(mostWait); t.strict {
+			st.Wait = uint64(strictWait)
+		}
+		if t.flood {
+			st.Pause = uint64(fullFor)
+			st.Slack = uint64(floodSlack)
+		}
 	}
 	if t.frames > 0 {
 		st.Limit = uint64(t.frames)
@@ -177,6 +201,17 @@ func (t *trial) state() genState {
 		st.Length = uint64(t.length)
 	}
 	return st
+}
+
+// batch is how many times the generator's program runs in a row.
+func (t *trial) batch() uint32 {
+	switch {
+	case t.rate == 0 || t.flood:
+		return mostBatch
+	case t.strict:
+		return leastBatch
+	}
+	return uint32(min(max(t.rate*batchLength.Seconds(), leastBatch), mostBatch))
 }
 
 // over reports whether the trial is at its end.

@@ -156,13 +156,13 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	}
 	f["no_loss"] = best
 	for _, rate := range e.paced {
-		at, err := b.sample(ctx, e, rate, mix{})
+		at, err := b.sample(ctx, e, rate, mix{}, false)
 		if err != nil {
 			return err
 		}
 		f[paced(rate)] = at.forwarded
 	}
-	flooded, err := b.sample(ctx, e, 0, mix{})
+	flooded, err := b.sample(ctx, e, s.lineRate(), mix{}, true)
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 		return nil
 	}
 	e.length *= 3 // a director takes milliseconds to see that it must choose
-	mixed, err := b.sample(ctx, e, 0, flood)
+	mixed, err := b.sample(ctx, e, s.lineRate(), flood, true)
 	if err != nil {
 		return err
 	}
@@ -191,6 +191,12 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	}
 	return nil
 }
+
+// wireSpeed is in bits a second.
+const wireSpeed = 10e9
+
+// lineRate is how many frames a second a wire of that speed brings, with 20 bytes between them: what a flood is.
+func (s *subject) lineRate() float64 { return wireSpeed / 8 / float64(s.size+20) }
 
 // paced names the metric of what comes out of a rate.
 func paced(rate float64) string { return fmt.Sprintf("paced_%.0fk", rate/1e3) }
