@@ -151,7 +151,7 @@ func (c *chart) word(w string) int {
 func (c *chart) svg() string {
 	var b strings.Builder
 	lines := c.legendLines()
-	h := height + legend*len(lines)
+	h := height + c.lean() + legend*len(lines)
 	fmt.Fprintf(&b, `<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, width, h, html.EscapeString(c.plot.Title))
 	c.axes(&b)
 	for i, s := range c.series {
@@ -175,7 +175,7 @@ func (c *chart) axes(b *strings.Builder) {
 	fmt.Fprintf(b, `<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/>`, left, width-right, height-bottom, height-bottom)
 	if c.bars {
 		for i, w := range c.words {
-			fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`, c.x.at(float64(i)), height-bottom+16, html.EscapeString(w))
+			c.drawWord(b, c.x.at(float64(i)), w)
 		}
 	} else {
 		for _, v := range c.xTicks() {
@@ -188,8 +188,34 @@ func (c *chart) axes(b *strings.Builder) {
 	if xl == "" {
 		xl = c.plot.X
 	}
-	fmt.Fprintf(b, `<text class="soft" x="%d" y="%d" text-anchor="middle">%s</text>`, (left+width-right)/2, height-bottom+36, html.EscapeString(xl))
+	fmt.Fprintf(b, `<text class="soft" x="%d" y="%d" text-anchor="middle">%s</text>`, (left+width-right)/2, height-bottom+36+c.lean(), html.EscapeString(xl))
 	fmt.Fprintf(b, `<text class="soft" transform="translate(13 %d) rotate(-90)" text-anchor="middle">%s</text>`, (top+height-bottom)/2, html.EscapeString(c.unit))
+}
+
+// letter is about how wide a character is, in SVG units, and slope the sine of the angle that words lean at.
+const (
+	letter = 6.2
+	slope  = 0.42
+)
+
+// lean is how much further down the words along the axis reach because they lean: 0 where they stand upright beside each other.
+func (c *chart) lean() int {
+	longest := 0
+	for _, w := range c.words {
+		longest = max(longest, len(w))
+	}
+	if !c.bars || letter*float64(longest) < c.x.at(1)-c.x.at(0) {
+		return 0
+	}
+	return int(letter * slope * float64(longest))
+}
+
+func (c *chart) drawWord(b *strings.Builder, x float64, w string) {
+	if c.lean() == 0 {
+		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, height-bottom+16, html.EscapeString(w))
+		return
+	}
+	fmt.Fprintf(b, `<text transform="translate(%.1f %d) rotate(-25)" text-anchor="end">%s</text>`, x+4, height-bottom+14, html.EscapeString(w))
 }
 
 // xTicks are the measured values themselves where there are few of them.

@@ -74,6 +74,31 @@ func TestReportNeedsNothingElse(t *testing.T) {
 	}
 }
 
+// TestWordsLean: where words along the axis would run into each other they lean, and the chart is taller for it.
+func TestWordsLean(t *testing.T) {
+	tall := map[bool]string{}
+	for _, long := range []bool{false, true} {
+		res := result()
+		res.Rows, res.Plots = nil, map[string][]perf.Plot{"s": {{Title: "Bars", Metric: []string{"ns"}, X: "mode"}}}
+		for i := range 12 {
+			name := fmt.Sprint("f", i)
+			if long {
+				name += " (quoted)"
+			}
+			res.Rows = append(res.Rows, perf.Row{Scenario: "s", Params: map[string]any{"mode": name}, Metric: "ns", Unit: "ns", Median: 1, Min: 1, Max: 1, Runs: 1})
+		}
+		svg := elements.FindString(render(t, res))
+		wellFormed(t, svg)
+		if leans := strings.Contains(svg, "rotate(-25)"); leans != long {
+			t.Errorf("words lean: %v, want %v", leans, long)
+		}
+		tall[long], _, _ = strings.Cut(svg, `" role`)
+	}
+	if tall[true] <= tall[false] {
+		t.Errorf("a chart with leaning words is %q, one without %q", tall[true], tall[false])
+	}
+}
+
 // wellFormed parses an SVG and holds its coordinates to be numbers.
 func wellFormed(t *testing.T, svg string) {
 	t.Helper()

@@ -122,7 +122,7 @@ func legendWidth(name string) int { return 26 + 7*len([]rune(name)) }
 
 func (c *chart) drawLegend(b *strings.Builder, lines [][]int) {
 	for l, line := range lines {
-		x, y := left, height+legend*l+4
+		x, y := left, height+c.lean()+legend*l+4
 		for _, i := range line {
 			fmt.Fprintf(b, `<rect x="%d" y="%d" width="12" height="10" fill="%s"/>`, x, y-5, colour(i))
 			fmt.Fprintf(b, `<text x="%d" y="%d">%s</text>`, x+17, y+4, html.EscapeString(c.series[i].name))
