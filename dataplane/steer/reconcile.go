@@ -71,6 +71,9 @@ func readMap[K comparable](m *ebpf.Map, each func(K, role)) error {
 	}
 }
 
+// nothing reports whether the map holds what it should.
+func (c *change[K]) nothing() bool { return c.err == nil && len(c.keys) == 0 && len(c.stale) == 0 }
+
 func (c *change[K]) add() error {
 	if c.err != nil {
 		return fmt.Errorf("steering: read the map of %s: %w", c.name, c.err)

@@ -3,7 +3,7 @@
 // One XDP program an interface sends the director's frames to the AF_XDP socket of the queue they
 // came in on, and passes everything else to the kernel; it changes no frame. Which frames are the director's
 // is written in bpf/steer.c and, the same in Go for use offline, in Decide. The rules are in six maps that all
-// interfaces share; sockets and counters are each interface's own.
+// interfaces share; sockets, counters and what was asked of the rules lately are each interface's own.
 //
 // The package also has the decapsulator for real servers without ipip and ip6tnl (Decap).
 package steer
@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // A Steerer holds the rules in the kernel, and the programs attached to interfaces. Its methods may be called
@@ -25,6 +26,7 @@ type Steerer struct {
 	mu       sync.Mutex
 	spec     *ebpf.CollectionSpec
 	rules    ruleMaps
+	changes  uint32 // what is in the map generation
 	attached map[*Attachment]struct{}
 	closed   bool
 }
@@ -38,6 +40,8 @@ type ruleMaps struct {
 
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
 	PrefixServices *ebpf.Map `ebpf:"prefix_services"`
+
+	Generation *ebpf.Map `ebpf:"generation"`
 }
 
 func (m *ruleMaps) byName() map[string]*ebpf.Map {
@@ -45,6 +49,7 @@ func (m *ruleMaps) byName() map[string]*ebpf.Map {
 		steerMapDests: m.Dests, steerMapServices: m.Services,
 		steerMapSources: m.Sources, steerMapReplies: m.Replies,
 		steerMapPrefixes: m.Prefixes, steerMapPrefixServices: m.PrefixServices,
+		steerMapGeneration: m.Generation,
 	}
 }
 
@@ -86,13 +91,35 @@ func (s *Steerer) Apply(rules Rules) error {
 	sources := plan("NAT backend addresses", s.rules.Sources, set.sources)
 	prefixes := plan("VIP prefixes", s.rules.Prefixes, set.prefixes)
 	prefixServices := plan("services on prefixes", s.rules.PrefixServices, set.prefixServices)
+	if services.nothing() && replies.nothing() && dests.nothing() && sources.nothing() && prefixes.nothing() && prefixServices.nothing() {
+		return nil
+	}
 	for _, step := range []func() error{
 		services.add, prefixServices.add, replies.add, prefixes.add, dests.add, sources.add,
 		dests.remove, prefixes.remove, sources.remove, services.remove, prefixServices.remove, replies.remove,
 	} {
 		if err := step(); err != nil {
-			return err
+			return errors.Join(err, s.forget())
 		}
+	}
+	return s.forget()
+}
+
+// forget has the programs ask the rules anew. It does so twice: what a program that was under way the first time remembers, on
+// a processor that reads out of order, may be the old rules' answer under the new number. Between the two, all such have ended
+// (membarrier(2): MEMBARRIER_CMD_GLOBAL waits for a grace period of RCU).
+func (s *Steerer) forget() error {
+	err := s.advance()
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0) // where it is not allowed, the next change of rules makes up for it
+	return errors.Join(err, s.advance())
+}
+
+const membarrierGlobal = 1 // include/uapi/linux/membarrier.h
+
+func (s *Steerer) advance() error {
+	s.changes++
+	if err := s.rules.Generation.Put(uint32(0), s.changes); err != nil {
+		return fmt.Errorf("steering: tell the programs that rules have changed: %w", err)
 	}
 	return nil
 }

@@ -73,6 +73,16 @@ const (
 	steerReasonREASON_COUNT            steerReason = 18
 )
 
+type steerRecents struct {
+	_  structs.HostLayout
+	Of [16]struct {
+		_          structs.HostLayout
+		Dst        steerEndpoint
+		Generation uint32
+		Reason     uint32
+	}
+}
+
 type steerRole uint32
 
 const (
@@ -91,9 +101,11 @@ const (
 const (
 	steerMapCounters       = "counters"
 	steerMapDests          = "dests"
+	steerMapGeneration     = "generation"
 	steerMapMeters         = "meters"
 	steerMapPrefixServices = "prefix_services"
 	steerMapPrefixes       = "prefixes"
+	steerMapRecents        = "recents"
 	steerMapReplies        = "replies"
 	steerMapServices       = "services"
 	steerMapSockets        = "sockets"
@@ -153,9 +165,11 @@ type steerProgramSpecs struct {
 type steerMapSpecs struct {
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Dests          *ebpf.MapSpec `ebpf:"dests"`
+	Generation     *ebpf.MapSpec `ebpf:"generation"`
 	Meters         *ebpf.MapSpec `ebpf:"meters"`
 	PrefixServices *ebpf.MapSpec `ebpf:"prefix_services"`
 	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
+	Recents        *ebpf.MapSpec `ebpf:"recents"`
 	Replies        *ebpf.MapSpec `ebpf:"replies"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
@@ -191,9 +205,11 @@ func (o *steerObjects) Close() error {
 type steerMaps struct {
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Dests          *ebpf.Map `ebpf:"dests"`
+	Generation     *ebpf.Map `ebpf:"generation"`
 	Meters         *ebpf.Map `ebpf:"meters"`
 	PrefixServices *ebpf.Map `ebpf:"prefix_services"`
 	Prefixes       *ebpf.Map `ebpf:"prefixes"`
+	Recents        *ebpf.Map `ebpf:"recents"`
 	Replies        *ebpf.Map `ebpf:"replies"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
@@ -204,9 +220,11 @@ func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Counters,
 		m.Dests,
+		m.Generation,
 		m.Meters,
 		m.PrefixServices,
 		m.Prefixes,
+		m.Recents,
 		m.Replies,
 		m.Services,
 		m.Sockets,

@@ -126,6 +126,36 @@ struct {
 	__type(value, enum role);
 } prefix_services SEC(".maps");
 
+/* How often the rules have changed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} generation SEC(".maps");
+
+/* What the rules said last of a service's address and port, in a few places that they are hashed to: most packets are
+ * of few services, and need no look-up in the maps above then. A place is good while the rules are those it was filled by. Each
+ * CPU has its own, and a program runs to its end there before another begins. */
+#define RECENTS_BITS 4
+
+struct recent {
+	struct endpoint dst;
+	__u32 generation;
+	__u32 reason;
+};
+
+struct recents {
+	struct recent of[1 << RECENTS_BITS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct recents);
+} recents SEC(".maps");
+
 /* AF_XDP sockets of this interface, by queue. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -407,7 +437,6 @@ static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
 		return fragment_matches(p, roles) ? REASON_FRAGMENT : REASON_PASS_VIP_OTHER;
 	if (is_icmp(p))
 		return is_control(p) ? REASON_PASS_CONTROL : REASON_ICMP;
-	p->dst.proto = p->proto;
 	if ((roles & ports_role(p->proto)) && bpf_map_lookup_elem(&services, &p->dst))
 		return REASON_SERVICE;
 	if ((roles & ROLE_PREFIX) && (roles & ports_role(p->proto)) && is_prefix_service(p))
@@ -478,12 +507,77 @@ static __always_inline int is_routable(const struct packet *p)
 	return a->word[0] || a->word[1] || a->word[2] || be32(a->word[3]) > 1;
 }
 
-static __always_inline enum reason decide(struct cursor *c, struct packet *p)
+static __always_inline enum reason ask_rules(struct packet *p)
 {
 	struct prefix vip = { .bits = PREFIX_BITS };
+	__u32 *roles = bpf_map_lookup_elem(&dests, &p->dst.addr);
+
+	if (roles && (*roles & ROLE_MATCHED))
+		return decide_for_vip(p, *roles);
+	if (roles)
+		return decide_for_local(p);
+	vip.addr = p->dst.addr;
+	roles = bpf_map_lookup_elem(&prefixes, &vip);
+	if (roles)
+		return decide_for_vip(p, *roles);
+	roles = bpf_map_lookup_elem(&sources, &p->src.addr);
+	if (!is_routable(p))
+		return REASON_PASS_OTHER;
+	if (roles && (*roles & ROLE_MATCHED))
+		return decide_for_backend(p, *roles);
+	return decide_for_router(p);
+}
+
+/* Where it would be kept what the rules say of dst. */
+static __always_inline struct recent *recent_place(const struct endpoint *dst)
+{
+	__u32 key = 0;
+	struct recents *r = bpf_map_lookup_elem(&recents, &key);
+
+	if (!r)
+		return 0;
+	key = (dst->addr.word[3] ^ dst->addr.word[1] ^ dst->port) * 0x9e3779b1;
+	return &r->of[key >> (32 - RECENTS_BITS)];
+}
+
+static __always_inline int same_endpoint(const struct endpoint *a, const struct endpoint *b)
+{
+	return a->addr.word[0] == b->addr.word[0] && a->addr.word[1] == b->addr.word[1] &&
+	       a->addr.word[2] == b->addr.word[2] && a->addr.word[3] == b->addr.word[3] &&
+	       a->port == b->port && a->proto == b->proto;
+}
+
+/* Whether a packet is a service's depends on nothing but where it goes, so that can be remembered. */
+static __always_inline enum reason decide_packet(struct packet *p)
+{
+	struct recent *place;
+	enum reason reason;
+	__u32 *now, then, key = 0;
+
+	if (p->fragment || (p->proto != PROTO_TCP && p->proto != PROTO_UDP))
+		return ask_rules(p);
+	p->dst.proto = p->proto;
+	place = recent_place(&p->dst);
+	now = bpf_map_lookup_elem(&generation, &key);
+	if (!place || !now)
+		return ask_rules(p);
+	/* Before the rules are asked: if they change meanwhile, the answer counts as one of the old. */
+	then = *(volatile __u32 *)now;
+	if (place->generation == then && same_endpoint(&place->dst, &p->dst))
+		return place->reason;
+	reason = ask_rules(p);
+	if (reason == REASON_SERVICE || reason == REASON_SERVICE_ANY_PORT) {
+		place->dst = p->dst;
+		place->generation = then;
+		place->reason = reason;
+	}
+	return reason;
+}
+
+static __always_inline enum reason decide(struct cursor *c, struct packet *p)
+{
 	struct eth_header *eth = 0;
 	enum reason reason;
-	__u32 *roles;
 	__be16 type;
 
 	type = read_ethernet(c, &eth);
@@ -499,22 +593,9 @@ static __always_inline enum reason decide(struct cursor *c, struct packet *p)
 		return REASON_PASS_NOT_IP;
 	if (reason != REASON_COUNT)
 		return reason;
-
-	roles = bpf_map_lookup_elem(&dests, &p->dst.addr);
-	if (roles && (*roles & ROLE_MATCHED))
-		return decide_for_vip(p, *roles);
-	if (roles)
-		return decide_for_local(p);
-	vip.addr = p->dst.addr;
-	roles = bpf_map_lookup_elem(&prefixes, &vip);
-	if (roles)
-		return decide_for_vip(p, *roles);
-	roles = bpf_map_lookup_elem(&sources, &p->src.addr);
-	if (!is_routable(p))
-		return REASON_PASS_OTHER;
-	if (roles && (*roles & ROLE_MATCHED))
-		return decide_for_backend(p, *roles);
-	return decide_for_router(p);
+	/* The compiler would read the ports late, where the verifier no longer knows that the frame reaches so far. */
+	asm volatile("" ::: "memory");
+	return decide_packet(p);
 }
 
 /* Does the worker of this queue want a packet that opens a flow dropped? Established flows come first: what they need of
