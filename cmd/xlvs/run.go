@@ -51,6 +51,7 @@ type director struct {
 	file string
 	conf *config.Config
 	log  *flowlog.Log
+	api  *api.Server
 	path *datapath.Datapath
 	ctl  *control.Controller
 }
@@ -79,9 +80,14 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 		if err != nil {
 			reason = err.Error()
 		}
-		d.log.Emit(flowlog.DirectorStop{Reason: reason, Uptime: time.Since(start)})
+		d.log.Emit(flowlog.DirectorStop{Reason: reason, Failed: err != nil, Uptime: time.Since(start)})
 		err = errors.Join(err, d.log.Close())
 	}()
+	// Whatever may fail comes before Attach: from there on the director takes the virtual addresses from whoever has them.
+	if d.api, err = api.Listen(conf.Director.API); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.api.Close()) }()
 	if d.path, err = datapath.Open(pathOptions(conf)); err != nil {
 		return err
 	}
@@ -117,10 +123,8 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 	if err := d.ctl.Attached(); err != nil {
 		return err
 	}
-	srv, err := api.Serve(d.conf.Director.API, d)
-	if err != nil {
-		return err
-	}
+	warn := func(err error) { d.log.Emit(flowlog.Warning{Part: "api", Err: err}) }
+	d.api.Serve(d, warn)
 	loop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -135,9 +139,12 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 			if err := d.log.Reopen(); err != nil {
 				d.log.Emit(flowlog.Warning{Part: "log", Err: err})
 			}
+			if err := d.api.Restore(); err != nil {
+				warn(err)
+			}
 			_ = d.ReloadFile(loop) // it logs what is wrong
 		case <-ctx.Done():
-			err := srv.Close()
+			err := d.api.Close()
 			cancel()
 			<-done
 			return err

@@ -42,11 +42,18 @@ func (f *fake) Explain(q Question) Explanation {
 }
 func (f *fake) ReloadFile(ctx context.Context) error { return f.reload(ctx) }
 
+func listenAndServe(t *testing.T, path string, src Source) *Server {
+	t.Helper()
+	s, err := Listen(path)
+	must(t, err)
+	s.Serve(src, nil)
+	return s
+}
+
 func serve(t *testing.T, src Source) (path string, c *Client) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "run", "xlvs.sock")
-	s, err := Serve(path, src)
-	must(t, err)
+	s := listenAndServe(t, path, src)
 	t.Cleanup(func() {
 		must(t, s.Close())
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
@@ -196,7 +203,7 @@ func TestSocketInTheWay(t *testing.T) {
 	}{
 		{"left by a killed director", stale, ""},
 		{"of a director that runs", func(t *testing.T, path string) {
-			s, err := Serve(path, &fake{})
+			s, err := Listen(path) // it holds the socket before it answers
 			must(t, err)
 			t.Cleanup(func() { must(t, s.Close()) })
 		}, "another director answers"},
@@ -223,9 +230,10 @@ func TestSocketInTheWay(t *testing.T) {
 			tc.put(t, path)
 			before, err := os.Lstat(path)
 			must(t, err)
-			s, err := Serve(path, &fake{})
+			s, err := Listen(path)
 			if tc.want == "" {
 				must(t, err)
+				s.Serve(&fake{}, nil)
 				_, err := NewClient(path).Status(t.Context())
 				must(t, err)
 				must(t, s.Close())
@@ -241,11 +249,11 @@ func TestSocketInTheWay(t *testing.T) {
 	}
 }
 
-func TestServeFails(t *testing.T) {
+func TestListenFails(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
 	for _, path := range []string{filepath.Join(dir, "file", "x"), filepath.Join(dir, strings.Repeat("long", 40))} {
-		if _, err := Serve(path, &fake{}); err == nil || !strings.Contains(err.Error(), path[:20]) {
+		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), path[:20]) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -292,8 +300,7 @@ func TestStrangeAnswers(t *testing.T) {
 func TestCloseWhileAsked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	entered := make(chan struct{})
-	s, err := Serve(path, &fake{reload: func(ctx context.Context) error { close(entered); <-ctx.Done(); return ctx.Err() }})
-	must(t, err)
+	s := listenAndServe(t, path, &fake{reload: func(ctx context.Context) error { close(entered); <-ctx.Done(); return ctx.Err() }})
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = NewClient(path).Reload(context.Background()) })
 	<-entered

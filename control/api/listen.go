@@ -8,37 +8,80 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Server serves the API until Close.
+// A Server has the API's socket, from Listen to Close.
 type Server struct {
+	path string
 	http *http.Server
-	done chan struct{}
+	warn func(error)
+
+	served sync.WaitGroup // a goroutine for each listener, and the one that watches
+	ended  chan struct{}  // closed by Close
+
+	mu     sync.Mutex
+	ln     *net.UnixListener
+	file   os.FileInfo // the socket's file, as it was made
+	src    bool        // Serve was called
+	closed bool
 }
 
-// Serve opens the unix socket at path, readable and writable for its owner alone, and serves src on it. A
-// socket file that nobody answers on any more is replaced; one that is in use is an error.
-func Serve(path string, src Source) (*Server, error) {
-	if err := clearStale(path); err != nil {
+// Listen opens the unix socket at path, readable and writable for its owner alone. A socket file that nobody answers on
+// any more is replaced; one that is in use is an error. Who connects waits until Serve; a Close without it ends the wait.
+func Listen(path string) (*Server, error) {
+	s := &Server{path: path, ended: make(chan struct{})}
+	if err := s.open(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("api: directory of the socket: %w; set director.api to a path that can be written", err)
-	}
-	ln, err := (&net.ListenConfig{Control: private}).Listen(context.Background(), "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("api: listen on %s: %w; set director.api to a path that can be written", path, err)
-	}
-	s := &Server{http: &http.Server{Handler: Handler(src), ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		_ = s.http.Serve(ln) // ends with ErrServerClosed
-	}()
 	return s, nil
+}
+
+// open makes the socket's file.
+func (s *Server) open() error {
+	if err := clearStale(s.path); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
+		return fmt.Errorf("api: directory of the socket: %w; set director.api to a path that can be written", err)
+	}
+	ln, err := (&net.ListenConfig{Control: private}).Listen(context.Background(), "unix", s.path)
+	if err != nil {
+		return fmt.Errorf("api: listen on %s: %w; set director.api to a path that can be written", s.path, err)
+	}
+	s.ln = ln.(*net.UnixListener)
+	s.ln.SetUnlinkOnClose(false) // the file of that name may be another director's by then
+	if s.file, err = os.Lstat(s.path); err != nil {
+		return errors.Join(fmt.Errorf("api: %w", err), s.ln.Close())
+	}
+	return nil
+}
+
+// Serve answers what is asked on the socket, also what was asked since Listen, and goes on in the background. Call it once.
+//
+// It also watches the socket's file: what cleans directories of temporary files may remove it, and then nobody could ask the
+// director any more. A file that is gone is made anew. warn is told of that, and of a file that cannot be made; it may be nil.
+func (s *Server) Serve(src Source, warn func(error)) {
+	s.warn = warn
+	if warn == nil {
+		s.warn = func(error) {}
+	}
+	s.http = &http.Server{Handler: Handler(src), ReadHeaderTimeout: 5 * time.Second}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.src = true
+	s.accept()
+	s.served.Go(s.watch)
+}
+
+// accept serves the present listener. s.mu is held.
+func (s *Server) accept() {
+	ln := s.ln
+	s.served.Go(func() { _ = s.http.Serve(ln) }) // it ends when ln or the server is closed
 }
 
 // private restricts a socket before it is bound: the file takes its mode from the socket (net/unix/af_unix.c,
@@ -58,7 +101,7 @@ func clearStale(path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("api: %w", err)
+		return fmt.Errorf("api: %w; set director.api to a path that can be written", err)
 	}
 	if st.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("api: %s exists and is no socket; remove it, or set director.api to another path", path)
@@ -80,14 +123,28 @@ func clearStale(path string) error {
 	return nil
 }
 
-// Close stops serving and removes the socket. Requests under way have a second to end.
+// Close stops serving and removes the socket, unless its file is another's by now. Requests under way have a second to end.
 func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.ended)
+	if s.isThere() {
+		_ = os.Remove(s.path) // it may go at the same moment
+	}
+	s.mu.Unlock()
+	if !s.src {
+		return s.ln.Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = s.http.Close()
 	}
-	<-s.done
+	s.served.Wait()
 	return err
 }

@@ -13,6 +13,9 @@ type Record interface {
 	kind() kind
 }
 
+// leveled is a Record whose level is not always that of its kind.
+type leveled interface{ level() zapcore.Level }
+
 // kind indexes kinds, the closed list of events.
 type kind uint8
 
@@ -113,7 +116,16 @@ func (r DirectorReady) MarshalLogObject(e zapcore.ObjectEncoder) error {
 // DirectorStop is director.stop, the last event of an orderly end.
 type DirectorStop struct {
 	Reason string // the signal, or the error that ended it
+	Failed bool   // it was an error
 	Uptime time.Duration
+}
+
+// level implements leveled.
+func (r DirectorStop) level() zapcore.Level {
+	if r.Failed {
+		return zapcore.ErrorLevel
+	}
+	return zapcore.InfoLevel
 }
 
 func (DirectorStop) kind() kind { return directorStop }

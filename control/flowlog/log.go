@@ -102,10 +102,14 @@ func (l *Log) Emit(r Record) {
 // were lost so are counted, and the count is written as soon as something can be written again.
 func (l *Log) write(r Record, t time.Time) {
 	k := kinds[r.kind()]
-	if !l.core.Enabled(k.level) {
+	level := k.level
+	if r, ok := r.(leveled); ok {
+		level = r.level()
+	}
+	if !l.core.Enabled(level) {
 		return
 	}
-	entry := zapcore.Entry{Level: k.level, Time: t, Message: k.name}
+	entry := zapcore.Entry{Level: level, Time: t, Message: k.name}
 	if err := l.core.Write(entry, []zapcore.Field{zap.Inline(r)}); err != nil {
 		l.writeErrors.Add(1)
 	}

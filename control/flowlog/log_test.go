@@ -48,6 +48,17 @@ func TestLevelFilters(t *testing.T) {
 	}
 }
 
+// A log of errors only tells how a director failed, and not that one was stopped.
+func TestStopByError(t *testing.T) {
+	l, path := openTest(t, Options{Level: "error"}, &clock{epoch})
+	l.Emit(DirectorStop{Reason: "SIGTERM"})
+	l.Emit(DirectorStop{Reason: "no such interface", Failed: true})
+	got := lines(t, path)
+	if len(got) != 1 || got[0]["level"] != "error" || got[0]["reason"] != "no such interface" {
+		t.Errorf("the log holds %v", got)
+	}
+}
+
 func flowFrom(i int) FlowRecord {
 	f := testFlow()
 	f.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i >> 8)}), uint16(1024+i))

@@ -12,6 +12,7 @@ import (
 // An Event is a line of the director's structured log (docs/logs.md), as far as the demo and the tests need it.
 type Event struct {
 	Time       time.Time `json:"time"`
+	Level      string    `json:"level"`
 	Event      string    `json:"event"`
 	Service    string    `json:"service"`
 	Backend    string    `json:"backend"`
