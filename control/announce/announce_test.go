@@ -140,6 +140,32 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// Whoever claims our addresses in quick succession and then falls silent does not keep them.
+func TestLastWordIsOurs(t *testing.T) {
+	l := newLab(t)
+	a := l.announcer(Options{ConflictEvery: 3 * time.Second})
+	ifc := l.iface(1)
+	vips := []netip.Addr{vip4, vip6}
+	must(t, a.Set([]Interface{ifc}, vips))
+	within(t, "three announcements each", func() bool { return a.Status()[0].Announced == 6 })
+	host, err := l.fh.LinkByName("host0")
+	must(t, err)
+	rival := New(Options{Namespace: &l.far, Announcements: quick, ConflictEvery: time.Hour})
+	defer rival.Close()
+	must(t, rival.Set([]Interface{{Name: "host0", Index: host.Attrs().Index, MAC: host.Attrs().HardwareAddr, Up: true}}, vips))
+	within(t, "all claims counted", func() bool { return a.Status()[0].Conflicts >= 6 })
+	must(t, rival.Close())
+	// As hosts that heard the rival last have them.
+	for _, vip := range vips {
+		must(t, l.fh.NeighSet(&netlink.Neigh{LinkIndex: host.Attrs().Index, IP: net.IP(vip.AsSlice()),
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 0x77}, State: netlink.NUD_STALE}))
+	}
+	for _, vip := range vips {
+		within(t, vip.String()+" is ours again", l.resolved(vip, ifc.MAC, netlink.NUD_STALE|netlink.NUD_REACHABLE))
+	}
+	within(t, "a defence at once and one put off, for each", func() bool { return a.Status()[0].Announced >= 6+4 })
+}
+
 func TestOwnInterfacesAreNoConflict(t *testing.T) {
 	l := newLab(t)
 	host, err := l.fh.LinkByName("host0")

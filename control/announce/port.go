@@ -34,6 +34,7 @@ type port struct {
 
 	mu  sync.Mutex
 	due map[netip.Addr][]time.Time // when each VIP is to be announced
+	def defences
 
 	answered, announced, conflicts, failed atomic.Uint64
 }
@@ -41,7 +42,7 @@ type port struct {
 func openPort(o *Options, ifc Interface) (*port, error) {
 	p := &port{
 		opt: o, name: ifc.Name, kick: make(chan struct{}, 1), done: make(chan struct{}),
-		due: map[netip.Addr][]time.Time{}, claims: newClaims(o.ConflictEvery),
+		due: map[netip.Addr][]time.Time{}, claims: newClaims(o.ConflictEvery), def: newDefences(o.ConflictEvery),
 	}
 	p.view.Store(&view{})
 	if err := inNamespace(o.Namespace, func() error { return p.open(ifc) }); err != nil {
@@ -121,6 +122,7 @@ func (p *port) set(ifc Interface, ours map[[6]byte]bool, vips map[netip.Addr]boo
 			delete(p.due, vip)
 		}
 	}
+	p.def.keep(vips)
 	for vip := range vips {
 		if (all || !old.vips[vip]) && len(p.opt.Announcements) > 0 {
 			times := make([]time.Time, len(p.opt.Announcements))
@@ -131,6 +133,11 @@ func (p *port) set(ifc Interface, ours map[[6]byte]bool, vips map[netip.Addr]boo
 		}
 	}
 	p.mu.Unlock()
+	p.wake()
+}
+
+// wake has announce look again at what is due.
+func (p *port) wake() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
@@ -159,12 +166,14 @@ func (p *port) announce() {
 
 // takeDue returns the VIPs whose time has come, and for how long nothing else is due.
 func (p *port) takeDue(now time.Time) (vips []netip.Addr, next time.Duration) {
-	next = time.Hour
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	vips, next = p.def.take(now)
 	for vip, times := range p.due {
 		if !times[0].After(now) {
-			vips = append(vips, vip)
+			if !slices.Contains(vips, vip) {
+				vips = append(vips, vip)
+			}
 			times = times[1:]
 			p.due[vip] = times
 		}
@@ -229,17 +238,21 @@ func (p *port) read(c *packet.Conn, judge func(*view, []byte) verdict) {
 			p.answered.Add(1)
 		}
 		if out.claimed.IsValid() {
-			p.conflict(v, out.claimed, out.claimant)
+			p.conflict(out.claimed, out.claimant)
 		}
 	}
 }
 
-func (p *port) conflict(v *view, vip netip.Addr, mac [6]byte) {
+func (p *port) conflict(vip netip.Addr, mac [6]byte) {
 	p.conflicts.Add(1)
-	report, defend := p.claims.add(vip, mac, time.Now())
-	if defend {
-		p.sendAnnouncement(v, vip)
+	now := time.Now()
+	p.mu.Lock()
+	if p.view.Load().vips[vip] { // v may be of yesterday
+		p.def.claimed(vip, now)
 	}
+	p.mu.Unlock()
+	p.wake()
+	report := p.claims.add(vip, mac, now)
 	if report == 0 {
 		return
 	}
