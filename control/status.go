@@ -25,6 +25,10 @@ func (c *Controller) Status(infos []InterfaceInfo) api.Status {
 		Version: c.opt.Version, PID: os.Getpid(), File: c.opt.File, Started: c.started,
 		Forwarded: map[string]uint64{}, Drops: c.drops(),
 	}
+	var err error
+	if st.LogLost, err = c.log.Lost(); err != nil {
+		st.LogError = err.Error()
+	}
 	c.mu.RLock()
 	st.Generation, st.Services = c.generation, len(c.services)
 	for _, s := range c.services {

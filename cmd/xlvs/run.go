@@ -65,6 +65,8 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 	ends := make(chan os.Signal, 1) // only to name the signal: main has ctx end with it
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(ends)
+	// When a reader of the log is gone, writing fails, and lines are lost; it is not the end.
+	signal.Ignore(syscall.SIGPIPE)
 	limitMemory(conf.Director.MemoryLimit)
 	d := &director{file: file, conf: conf}
 	if d.log, err = openLog(&conf.Director.Log); err != nil {

@@ -129,6 +129,11 @@ func printStatus(w io.Writer, s api.Status) {
 	t.Render()
 	fmt.Fprintf(w, "\nforwarded: %s, replies %d\n", counts(s.Forwarded), s.Replies)
 	fmt.Fprintf(w, "dropped:   %s\n", counts(s.Drops))
+	if s.LogError != "" {
+		fmt.Fprintf(w, "log:       cannot be written: %s; %d lines lost\n", s.LogError, s.LogLost)
+	} else if s.LogLost > 0 {
+		fmt.Fprintf(w, "log:       %d lines lost\n", s.LogLost)
+	}
 }
 
 func joinInts(v []int) string {

@@ -25,9 +25,11 @@ type Status struct {
 	Up         int               `json:"backends_up"`
 	Interfaces []Interface       `json:"interfaces"`
 	Workers    []Worker          `json:"workers"`
-	Forwarded  map[string]uint64 `json:"forwarded"` // packets to backends by mode
-	Replies    uint64            `json:"replies"`   // packets from NAT backends
-	Drops      map[string]uint64 `json:"drops"`     // packets by reason
+	Forwarded  map[string]uint64 `json:"forwarded"`           // packets to backends by mode
+	Replies    uint64            `json:"replies"`             // packets from NAT backends
+	Drops      map[string]uint64 `json:"drops"`               // packets by reason
+	LogLost    uint64            `json:"log_lost"`            // lines of the structured log that could not be written
+	LogError   string            `json:"log_error,omitempty"` // why, while that lasts
 }
 
 // An Interface is one that the director works on.

@@ -5,6 +5,8 @@ package flowlog
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +40,9 @@ type Log struct {
 	limit  *rate.Limiter
 
 	rateLimited atomic.Uint64
-	writeErrors atomic.Uint64
+	writeErrors atomic.Uint64 // since the last log.suppressed
+	loss        loss
+	stderr      io.Writer // where loss is told of; nil where that is the log
 
 	mu       sync.Mutex // guards reported
 	reported time.Time  // when the last log.suppressed was due
@@ -66,14 +70,18 @@ func newLog(o Options, now func() time.Time) (*Log, error) {
 		return nil, err
 	}
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoding()), out, level)
-	return &Log{
+	l := &Log{
 		core:     core.With([]zapcore.Field{zap.Int("v", Version)}),
 		out:      out,
 		now:      now,
 		sample:   uint64(o.FlowSample),
 		limit:    rate.NewLimiter(rate.Limit(o.FlowRate), o.FlowRate),
 		reported: now(),
-	}, nil
+	}
+	if out.file != os.Stderr {
+		l.stderr = newOutput(os.Stderr, "")
+	}
+	return l, nil
 }
 
 func encoding() zapcore.EncoderConfig {
@@ -109,10 +117,17 @@ func (l *Log) write(r Record, t time.Time) {
 	if !l.core.Enabled(level) {
 		return
 	}
-	entry := zapcore.Entry{Level: level, Time: t, Message: k.name}
-	if err := l.core.Write(entry, []zapcore.Field{zap.Inline(r)}); err != nil {
-		l.writeErrors.Add(1)
+	if err := l.put(r, level, t); err != nil {
+		l.lose(err)
+		return
 	}
+	l.found()
+}
+
+// put writes a line, or none.
+func (l *Log) put(r Record, level zapcore.Level, t time.Time) error {
+	entry := zapcore.Entry{Level: level, Time: t, Message: kinds[r.kind()].name}
+	return l.core.Write(entry, []zapcore.Field{zap.Inline(r)})
 }
 
 // FlowNew writes flow.new, FlowRate flow events a second at most. Sampling is the workers' business: they choose by

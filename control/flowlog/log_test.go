@@ -156,30 +156,6 @@ func TestReopenFailureKeepsTheFile(t *testing.T) {
 	}
 }
 
-// TestFullDisk: what cannot be written is counted, and the count is written as soon as it can be.
-func TestFullDisk(t *testing.T) {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, path := openTest(t, Options{FlowSample: 1, FlowRate: 1}, &clock{epoch})
-	good := l.out.file
-	l.out.file = full
-	l.Emit(LinkUp{"eth0"})
-	l.FlowNew(testFlow())
-	l.FlowNew(testFlow())
-	l.ReportSuppressed()
-	l.out.file = good
-	full.Close()
-
-	l.ReportSuppressed()
-	got := lines(t, path)
-	// Two events and the first report are lost; the second flow was cut by the rate limit.
-	if len(got) != 1 || got[0]["write_errors"] != float64(3) || got[0]["rate_limited"] != float64(1) {
-		t.Errorf("after the disk had room again the log holds %v", got)
-	}
-}
-
 func TestCloseReports(t *testing.T) {
 	l, path := openTest(t, Options{FlowSample: 1, FlowRate: 1}, &clock{epoch})
 	l.FlowNew(testFlow())
