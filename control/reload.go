@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -21,7 +20,7 @@ type reload struct {
 }
 
 // Reload puts another configuration into force, whole or not at all: an error says what stands
-// against it, and everything goes on as before. Run must be running.
+// against it (config.Changes: a restart), and everything goes on as before. Run must be running.
 func (c *Controller) Reload(ctx context.Context, conf *config.Config) error {
 	r := reload{conf, make(chan error, 1)}
 	select {
@@ -36,13 +35,8 @@ func (c *Controller) Reload(ctx context.Context, conf *config.Config) error {
 
 // reload checks that a new configuration can be had without a restart, and applies it.
 func (c *Controller) reload(conf *config.Config) error {
-	a, b := c.conf.Director, conf.Director
-	a.Timeouts, b.Timeouts = config.Timeouts{}, config.Timeouts{}
-	if !reflect.DeepEqual(a, b) {
-		return errors.New("the section `director` has changed (beyond `timeouts`): that takes a restart; nothing of the new file was applied")
-	}
-	if !reflect.DeepEqual(c.conf.Interfaces, conf.Interfaces) {
-		return errors.New("the section `interfaces` has changed: that takes a restart; nothing of the new file was applied")
+	if err := config.Fixed(c.conf, conf); err != nil {
+		return err
 	}
 	if err := c.apply(conf); err != nil {
 		return fmt.Errorf("the new configuration could not be applied, the old one stays in force: %w", err)

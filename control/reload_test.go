@@ -309,8 +309,8 @@ func TestReloadFailsTwice(t *testing.T) {
 func TestReloadRefuses(t *testing.T) {
 	w := started(t, services(web))
 	for want, text := range map[string]string{
-		"section `director` has changed (beyond `timeouts`)": "director: {flows: 4096}\n" + services(web),
-		"section `interfaces` has changed":                   strings.Replace(services(web), "{name: eth1}", "{name: eth2}", 1),
+		"director: flows has changed from 1048576 to 4096": "director: {flows: 4096}\n" + services(web),
+		"interface eth2: it is new":                        strings.Replace(services(web), "{name: eth1}", "{name: eth2}", 1),
 	} {
 		if err := w.reload(parse(t, text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want …%s…", err, want)

@@ -12,6 +12,7 @@ import (
 	"xlvs/control/api"
 	"xlvs/dataplane/table"
 	"xlvs/testenv"
+	"xlvs/testenv/demo"
 )
 
 // TestLogReaderGoes: `xlvs run | head` ends the log, not the director.
@@ -57,7 +58,7 @@ func TestLogReaderGoes(t *testing.T) {
 	w.run(t)
 }
 
-// TestLogRotates does what logrotate does.
+// TestLogRotates does what logrotate does, and then has a reload change the log.
 func TestLogRotates(t *testing.T) {
 	w := start(t, setup{lab: testenv.Options{Modes: []table.Mode{table.DR}, Servers: 1}})
 	old := w.dir.Log + ".1"
@@ -72,8 +73,28 @@ func TestLogRotates(t *testing.T) {
 		text, err := io.ReadAll(f)
 		return err == nil && strings.Contains(string(text), `"event":"config.applied"`)
 	})
+	// A reload moves the log elsewhere, and changes what it holds; a file that cannot be had is refused, and everything stays.
+	elsewhere := w.dir.Log + ".2"
+	w.rewrite(t, replace(strconv.Quote(w.dir.Log), strconv.Quote(w.dir.Log+"/none")))
+	if out, status := w.xlvs(t, "reload", "--api", w.api()); status == 0 || !strings.Contains(out, w.dir.Log+"/none: not a directory") {
+		t.Errorf("xlvs reload: status %d, %q", status, out)
+	}
+	w.await(t, "the reload was refused", func(e demo.Event) bool { return e.Event == "config.rejected" })
+	w.rewrite(t, replace(strconv.Quote(w.dir.Log+"/none"), strconv.Quote(elsewhere)+", level: error"))
+	if out, status := w.xlvs(t, "reload", "--api", w.api()); status != 0 {
+		t.Errorf("xlvs reload: status %d, %q", status, out)
+	}
+	w.rewrite(t, replace("services:", "service:"))
+	if out, status := w.xlvs(t, "reload", "--api", w.api()); status == 0 {
+		t.Errorf("xlvs reload: %q", out)
+	}
 	fatal(t, w.dir.Stop())
-	text, err := os.ReadFile(old)
+	text, err := os.ReadFile(elsewhere)
+	fatal(t, err)
+	if !strings.Contains(string(text), `"event":"config.rejected"`) || strings.Count(string(text), "\n") != 1 {
+		t.Errorf("a log of errors at its new place holds %q", text)
+	}
+	text, err = os.ReadFile(old)
 	fatal(t, err)
 	if strings.Contains(string(text), "director.stop") || strings.Count(string(text), "config.applied") != 1 {
 		t.Errorf("the old file was written to after the new one was there:\n%s", text)

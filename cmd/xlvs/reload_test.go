@@ -177,8 +177,8 @@ func refuses(t *testing.T, w *world, hup func(*testing.T)) {
 	for _, c := range []struct{ name, old, new, want string }{
 		{"misspelt key", "    forward: dr\n", "    foward: dr\n", ":13:5: service web-dr-v4: unknown key foward; did you mean forward?"},
 		{"no YAML", "services:\n", "services: [\n", ":8:11: this is not YAML"},
-		{"another section", "flows: 65536", "flows: 32768", "the section `director` has changed"},
-		{"another interface", "- name: eth0", "- name: eth9", "the section `interfaces` has changed"},
+		{"another section", "flows: 65536", "flows: 32768", ":2:10: director: flows has changed from 65536 to 32768; a running director does not take that"},
+		{"another interface", "- name: eth0", "- name: eth9", ": interface eth9: it is new; "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.rewrite(t, func(string) string { return strings.Replace(good, c.old, c.new, 1) })

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -54,6 +55,8 @@ type director struct {
 	api  *api.Server
 	path *datapath.Datapath
 	ctl  *control.Controller
+
+	reload sync.Mutex // one at a time
 }
 
 // run is the director's life, start to end.
@@ -138,9 +141,7 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 	for {
 		select {
 		case <-hup:
-			if err := d.log.Reopen(); err != nil {
-				d.log.Emit(flowlog.Warning{Part: "log", Err: err})
-			}
+			d.reopenLog()
 			if err := d.api.Restore(); err != nil {
 				warn(err)
 			}
@@ -151,6 +152,14 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 			<-done
 			return err
 		}
+	}
+}
+
+func (d *director) reopenLog() {
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	if err := d.log.Reopen(); err != nil {
+		d.log.Emit(flowlog.Warning{Part: "log", Err: err})
 	}
 }
 
@@ -165,7 +174,11 @@ func (d *director) logStart() {
 // openLog opens the structured log. Workers sample flows themselves, so that flows which nobody
 // wants to see cost nothing; the log takes all that they let through.
 func openLog(l *config.Log) (*flowlog.Log, error) {
-	return flowlog.New(flowlog.Options{Level: l.Level, Output: l.File, FlowSample: min(l.FlowSample, 1), FlowRate: l.FlowRate})
+	return flowlog.New(logOptions(l))
+}
+
+func logOptions(l *config.Log) flowlog.Options {
+	return flowlog.Options{Level: l.Level, Output: l.File, FlowSample: min(l.FlowSample, 1), FlowRate: l.FlowRate}
 }
 
 // pathOptions translates the configuration for the data plane.
@@ -225,13 +238,38 @@ func (d *director) Explain(q api.Question) api.Explanation { return d.ctl.Explai
 
 // ReloadFile implements api.Source.
 func (d *director) ReloadFile(ctx context.Context) error {
-	conf, err := config.Load(d.file)
-	if err == nil {
-		err = d.ctl.Reload(ctx, conf)
-	}
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	err := d.load(ctx)
 	if err != nil {
 		err = fmt.Errorf("reload: %w", err)
 		d.log.Emit(flowlog.ConfigRejected{File: d.file, Err: err})
 	}
 	return err
+}
+
+// load puts the file into force, whole or not at all.
+func (d *director) load(ctx context.Context) error {
+	conf, places, err := config.LoadPlaces(d.file)
+	if err != nil {
+		return err
+	}
+	if err := config.Fixed(d.conf, conf); err != nil {
+		var changes config.Changes
+		if errors.As(err, &changes) {
+			return places.Locate(changes)
+		}
+		return err
+	}
+	log, err := d.log.Prepare(logOptions(&conf.Director.Log))
+	if err != nil {
+		return err
+	}
+	if err := d.ctl.Reload(ctx, conf); err != nil {
+		return errors.Join(err, log.Discard())
+	}
+	if err := log.Apply(); err != nil {
+		d.log.Emit(flowlog.Warning{Part: "log", Err: err})
+	}
+	return nil
 }

@@ -27,6 +27,14 @@ const (
 // Load reads the file at path and parses it. A file that cannot be read gives an error
 // that wraps that of package os; one that is wrong gives Errors.
 func Load(path string) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data)
+}
+
+func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
@@ -36,17 +44,23 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	return Parse(path, data)
+	return data, nil
 }
 
 // Parse decodes and validates data, strictly, and fills in every default. name is what errors
 // call the file. The error is of type Errors and holds every problem found.
 func Parse(name string, data []byte) (*Config, error) {
+	c, _, err := parse(name, data)
+	return c, err
+}
+
+// parse is Parse; the report knows where the values of the Config stand.
+func parse(name string, data []byte) (*Config, *report, error) {
 	r := newReport(name)
 	c := &Config{Director: defaultDirector()}
 	body, ok := r.document(data)
 	if !ok {
-		return nil, r.err()
+		return nil, nil, r.err()
 	}
 	d := &decoder{report: r, targets: make(map[*ast.AliasNode]ast.Node)}
 	d.bind(body, make(map[string]ast.Node))
@@ -54,9 +68,9 @@ func Parse(name string, data []byte) (*Config, error) {
 	c.fill(r)
 	(&validator{r}).config(c)
 	if err := r.err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c, nil
+	return c, r, nil
 }
 
 // Validate checks a Config that came from no file; the defaults must be filled in. The

@@ -34,7 +34,9 @@ const defaultFlowRate = 1000
 // discards everything.
 type Log struct {
 	core   zapcore.Core
+	level  zap.AtomicLevel
 	out    *output
+	name   string // of the output, as in Options
 	now    func() time.Time
 	sample uint64
 	limit  *rate.Limiter
@@ -42,7 +44,7 @@ type Log struct {
 	rateLimited atomic.Uint64
 	writeErrors atomic.Uint64 // since the last log.suppressed
 	loss        loss
-	stderr      io.Writer // where loss is told of; nil where that is the log
+	stderr      io.Writer // where loss is told of, unless that is the log
 
 	mu       sync.Mutex // guards reported
 	reported time.Time  // when the last log.suppressed was due
@@ -52,19 +54,11 @@ type Log struct {
 func New(o Options) (*Log, error) { return newLog(o, time.Now) }
 
 func newLog(o Options, now func() time.Time) (*Log, error) {
-	level := zapcore.InfoLevel
-	if o.Level != "" {
-		var err error
-		if level, err = zapcore.ParseLevel(o.Level); err != nil || level > zapcore.ErrorLevel {
-			return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", o.Level)
-		}
+	first, err := o.check()
+	if err != nil {
+		return nil, err
 	}
-	if o.FlowSample < 0 || o.FlowRate < 0 {
-		return nil, fmt.Errorf("log: flow_sample %d and flow_rate %d must not be negative", o.FlowSample, o.FlowRate)
-	}
-	if o.FlowRate == 0 {
-		o.FlowRate = defaultFlowRate
-	}
+	level := zap.NewAtomicLevelAt(first)
 	out, err := openOutput(o.Output)
 	if err != nil {
 		return nil, err
@@ -72,16 +66,32 @@ func newLog(o Options, now func() time.Time) (*Log, error) {
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoding()), out, level)
 	l := &Log{
 		core:     core.With([]zapcore.Field{zap.Int("v", Version)}),
+		level:    level,
 		out:      out,
+		name:     o.Output,
 		now:      now,
 		sample:   uint64(o.FlowSample),
 		limit:    rate.NewLimiter(rate.Limit(o.FlowRate), o.FlowRate),
 		reported: now(),
 	}
-	if out.file != os.Stderr {
-		l.stderr = newOutput(os.Stderr, "")
-	}
+	l.stderr = newOutput(os.Stderr, "")
 	return l, nil
+}
+
+// check fills in the defaults, and returns the level.
+func (o *Options) check() (level zapcore.Level, err error) {
+	if o.Level != "" {
+		if level, err = zapcore.ParseLevel(o.Level); err != nil || level > zapcore.ErrorLevel {
+			return level, fmt.Errorf("log level %q is none of debug, info, warn, error", o.Level)
+		}
+	}
+	if o.FlowSample < 0 || o.FlowRate < 0 {
+		return level, fmt.Errorf("log: flow_sample %d and flow_rate %d must not be negative", o.FlowSample, o.FlowRate)
+	}
+	if o.FlowRate == 0 {
+		o.FlowRate = defaultFlowRate
+	}
+	return level, nil
 }
 
 func encoding() zapcore.EncoderConfig {

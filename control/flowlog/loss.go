@@ -35,7 +35,7 @@ func (l *Log) lose(err error) {
 	defer l.loss.mu.Unlock()
 	l.loss.lines++
 	l.loss.err = err
-	if l.loss.lasts.Swap(true) || l.stderr == nil {
+	if l.loss.lasts.Swap(true) || l.out.isStderr() {
 		return
 	}
 	_, _ = fmt.Fprintf(l.stderr, "xlvs: the log cannot be written: %v; lines are lost until it can\n", err)

@@ -145,30 +145,50 @@ func (o *output) room() error {
 	return nil
 }
 
+func (o *output) isStderr() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.file == os.Stderr
+}
+
 // Sync does nothing: a log line is not worth waiting for the disk.
 func (o *output) Sync() error { return nil }
 
 func (o *output) reopen() error {
-	if o.path == "" {
+	o.mu.Lock()
+	path := o.path
+	o.mu.Unlock()
+	if path == "" {
 		return nil
 	}
-	f, err := openFile(o.path)
+	f, err := openFile(path)
 	if err != nil {
 		return err
 	}
+	return o.replace(f, path)
+}
+
+// replace goes on in another file, and closes the one before.
+func (o *output) replace(f *os.File, path string) error {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	old := o.file
+	o.path = path
 	o.use(f)
-	o.mu.Unlock()
-	return old.Close()
+	return closeFile(old)
+}
+
+// closeFile closes a file, and leaves a standard stream to its owner.
+func closeFile(f *os.File) error {
+	if f == os.Stderr || f == os.Stdout {
+		return nil
+	}
+	return f.Close()
 }
 
 // Close closes a file, and leaves a standard stream to its owner.
 func (o *output) Close() error {
-	if o.path == "" {
-		return nil
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.file.Close()
+	return closeFile(o.file)
 }
