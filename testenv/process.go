@@ -22,7 +22,7 @@ type Process struct {
 }
 
 // Command prepares a command for Start or Run; ctx ends it with SIGKILL. The caller may set all
-// fields of it but SysProcAttr.
+// fields of it, but not SysProcAttr.Pdeathsig.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	// A grandchild that keeps a pipe open must not keep Wait from returning.
@@ -33,7 +33,10 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 // Start starts a command in the namespace, with a /sys that shows the namespace's interfaces, as `ip netns exec` does.
 func (h *Host) Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{Host: h, Cmd: cmd, done: make(chan struct{})}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error, 1)
 	go onThreadToEnd(func() {
 		defer close(p.done)

@@ -188,7 +188,7 @@ func TestImportsRunOneWay(t *testing.T) {
 
 // TestTopLevelIsFixed: a new directory at the top is a decision for ARCHITECTURE.md, not an accident.
 func TestTopLevelIsFixed(t *testing.T) {
-	known := []string{"cmd", "control", "dataplane", "docs", "maglev", "perf", "testenv", "bin", "dist"}
+	known := []string{"cmd", "control", "dataplane", "deploy", "docs", "maglev", "perf", "testenv", "bin", "dist"}
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		t.Fatal(err)

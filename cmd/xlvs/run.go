@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -138,6 +139,7 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 		d.ctl.Run(loop)
 	}()
 	d.log.Emit(flowlog.DirectorReady{Took: time.Since(start)})
+	d.notify(daemon.SdNotifyReady)
 	for {
 		select {
 		case <-hup:
@@ -147,6 +149,7 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 			}
 			_ = d.ReloadFile(loop) // it logs what is wrong
 		case <-ctx.Done():
+			d.notify(daemon.SdNotifyStopping)
 			err := d.api.Close()
 			cancel()
 			<-done
@@ -160,6 +163,13 @@ func (d *director) reopenLog() {
 	defer d.reload.Unlock()
 	if err := d.log.Reopen(); err != nil {
 		d.log.Emit(flowlog.Warning{Part: "log", Err: err})
+	}
+}
+
+// notify tells the service manager, if there is one, how far the director is.
+func (d *director) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		d.log.Emit(flowlog.Warning{Part: "notify", Err: fmt.Errorf("tell the service manager (NOTIFY_SOCKET): %w", err)})
 	}
 }
 
