@@ -39,10 +39,10 @@ type run struct {
 func (r *run) say(format string, args ...any) { fmt.Fprintf(r.Out, format+"\n", args...) }
 
 // Run builds the lab, runs the director and measures. It takes about 20 seconds, needs root, and leaves nothing
-// behind, but for a directory with configuration and log when it fails. What Result.Faults finds is no error.
+// behind, but for a directory with configuration and log when it fails. What one that was killed has left, the next one removes. What Result.Faults finds is no error.
 func Run(ctx context.Context, o Options) (res *Result, err error) {
 	r := &run{Options: o}
-	files, err := os.MkdirTemp("", "xlvs-demo-")
+	files, err := newWorkdir()
 	if err != nil {
 		return nil, err
 	}
@@ -51,17 +51,17 @@ func Run(ctx context.Context, o Options) (res *Result, err error) {
 			err = errors.New("interrupted; the lab is removed")
 		}
 		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w (configuration and log are kept in %s)", err, files)
+			err = errors.Join(fmt.Errorf("%w (configuration and log are kept in %s)", err, files.path), files.keep())
 			return
 		}
-		err = errors.Join(err, os.RemoveAll(files))
+		err = errors.Join(err, files.remove())
 	}()
 	if r.lab, err = testenv.New(ctx, testenv.Options{Layout: o.Layout}); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.lab.Close()) }()
 	r.say("A %s lab in network namespaces of this machine: a client, a director, %d servers.", o.Layout, len(r.lab.Servers))
-	if err := r.start(ctx, files); err != nil {
+	if err := r.start(ctx, files.path); err != nil {
 		return nil, err
 	}
 	if res, err = r.measure(ctx); err != nil {
