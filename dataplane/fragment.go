@@ -109,14 +109,17 @@ func (p *pipeline) accept(d uint32, part *packet.Fragment, in, i int, f Frame) {
 		p.follows(way, in, i, f)
 	case !s.table.Hold(d, frag.Held{Chunk: f.Chunk, Off: f.Off, Len: f.Len, In: uint8(in)}, p.now):
 		p.drop(f, DropFragment, in, i, noError)
+	default:
+		p.noteHeld(f)
 	}
 }
 
 // release sends what waited for datagram d's first fragment after it.
 func (p *pipeline) release(d uint32, way *frag.Way, i int) {
-	defer func(v *Verdict) { p.trace = v }(p.trace)
-	p.trace = nil // the verdict is the first fragment's
+	first := p.trace // these have verdicts of their own
+	defer func() { p.trace = first }()
 	for h, ok := p.fragments.table.Take(d); ok; h, ok = p.fragments.table.Take(d) {
+		p.trace = first.noteSettled(h.Chunk)
 		f := Frame{Chunk: h.Chunk, Off: h.Off, Len: h.Len}
 		p.hasher.Parse(p.mem.Bytes(f), &p.pkt[i])
 		p.fragments.room()
@@ -127,8 +130,7 @@ func (p *pipeline) release(d uint32, way *frag.Way, i int) {
 // rest is called when the frame in hand has been sent on its way: the pieces that were cut off it follow, and if it is a
 // first fragment, its way is remembered.
 func (p *pipeline) rest(way *frag.Way, in, i int) {
-	defer func(v *Verdict) { p.trace = v }(p.trace)
-	p.trace = nil // the verdict is the first piece's
+	defer p.trace.resume(p.trace.soFar()) // the verdict is the first piece's
 	s := &p.fragments
 	s.way = *way
 	n := s.n
@@ -249,6 +251,9 @@ func (p *pipeline) freeOrphans(why Reason) {
 	for _, h := range p.fragments.table.Orphans() {
 		p.mem.Free(h.Chunk)
 		offheap.Add64(&p.count.Drops[why], 1)
+		if v := p.trace.noteSettled(h.Chunk); v != nil {
+			v.Action, v.Reason = ActionDrop, why
+		}
 	}
 }
 

@@ -74,7 +74,6 @@ func FuzzPipeline(f *testing.F) {
 // second worker, which must send the same if it is a reply.
 func fuzz(f *testing.F, snap *table.Snapshot) {
 	l, twin, pair := newLab(f, 1), newLab(f, 1), newLab(f, 2)
-	twin.e.Trace(0, &dataplane.Verdict{})
 	for _, l := range []*lab{l, twin, pair} {
 		l.e.Publish(snap)
 	}
@@ -82,6 +81,7 @@ func fuzz(f *testing.F, snap *table.Snapshot) {
 		defer l.forget(t)
 		defer twin.forget(t)
 		defer pair.forget(t)
+		twin.e.Trace(0, &dataplane.Verdict{})
 		var replied [][]byte
 		var all [2][][]byte
 		ins := [][]byte{first, second, back}

@@ -362,6 +362,7 @@ func (p *pipeline) send(in, out int, f Frame) {
 		p.sendTagged(in, out, f)
 		return
 	}
+	p.noteSent(out)
 	p.put(out, f)
 }
 

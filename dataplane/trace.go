@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"xlvs/dataplane/frag"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
 )
@@ -37,6 +38,18 @@ type Verdict struct {
 	Service *table.Service
 	Backend *table.Backend
 	Flow    FlowUse
+	Chunk   uint32    // of ActionNone: the chunk that the frame waits in
+	Out     []uint8   // the ports that its frames left by, in their order
+	Settled []Settled // what became of frames that had waited, in that order; whoever traces empties it
+}
+
+// HoldTimeout is how long a frame waits for another at most, in milliseconds.
+const HoldTimeout = frag.HoldTimeout
+
+// A Settled frame had waited in a chunk until now. Its frames left after those of the frame in hand.
+type Settled struct {
+	Chunk   uint32
+	Verdict Verdict
 }
 
 // Trace makes worker i write what becomes of each frame into v, the last of a burst's frames winning: whoever wants
@@ -47,7 +60,7 @@ func (e *Engine) Trace(i int, v *Verdict) { e.workers[i].trace = v }
 func (p *pipeline) deliverTraced(in int, frames []Frame) {
 	trunk := in
 	for i, f := range frames {
-		*p.trace = Verdict{}
+		*p.trace = Verdict{Settled: p.trace.Settled}
 		in = p.enter(trunk, &p.pkt[i], f)
 		if p.pkt[i].Kind > packet.KindUDP {
 			p.special(in, i, f)
@@ -81,6 +94,43 @@ func (p *pipeline) noteDrop(why Reason) {
 	if p.trace != nil {
 		p.trace.Action, p.trace.Reason = ActionDrop, why
 	}
+}
+
+func (p *pipeline) noteHeld(f Frame) {
+	if p.trace != nil {
+		p.trace.Chunk = f.Chunk
+	}
+}
+
+func (p *pipeline) noteSent(out int) {
+	if p.trace != nil {
+		p.trace.Out = append(p.trace.Out, uint8(out))
+	}
+}
+
+// noteSettled returns where the verdict of a frame is noted that waited in a chunk; nil where v is. It is good until the next call.
+func (v *Verdict) noteSettled(chunk uint32) *Verdict {
+	if v == nil {
+		return nil
+	}
+	v.Settled = append(v.Settled, Settled{Chunk: chunk})
+	return &v.Settled[len(v.Settled)-1].Verdict
+}
+
+// resume brings back what was noted in v before, but for the frames that left.
+func (v *Verdict) resume(before Verdict) {
+	if v != nil {
+		before.Out = v.Out
+		*v = before
+	}
+}
+
+// soFar returns what was noted in v, for resume.
+func (v *Verdict) soFar() (noted Verdict) {
+	if v != nil {
+		noted = *v
+	}
+	return noted
 }
 
 // Expire ends all flows of worker i whose time has run out by now, at once: for clocks that jump. The worker must not run.

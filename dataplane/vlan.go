@@ -24,6 +24,7 @@ func (p *pipeline) sendTagged(in, out int, f Frame) {
 		start, length, ok := rewrite.Retag(p.mem.Chunk(f.Chunk), int(f.Off), int(f.Len), to.Tags)
 		if !ok {
 			offheap.Add64(&p.count.Drops[DropNoHeadroom], 1)
+			p.noteDrop(DropNoHeadroom)
 			p.mem.Free(f.Chunk)
 			return
 		}
@@ -32,5 +33,6 @@ func (p *pipeline) sendTagged(in, out int, f Frame) {
 	if to.Tags != 0 {
 		out = int(to.Trunk)
 	}
+	p.noteSent(out)
 	p.put(out, f)
 }

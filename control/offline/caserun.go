@@ -99,7 +99,7 @@ func (f *CaseFile) runCase(conf *config.Config, built builds, c *Case, vars map[
 	if err != nil {
 		return nil, fault(c.Name.place, err)
 	}
-	d, err := start(conf, what, Options{Flows: caseFlows})
+	d, err := start(conf, what, Options{Flows: caseFlows, Exact: true})
 	if err != nil {
 		return nil, fault(c.Name.place, err)
 	}
@@ -121,7 +121,8 @@ func (f *CaseFile) runCase(conf *config.Config, built builds, c *Case, vars map[
 			failures = append(failures, m)
 		}
 	}
-	if n := d.leaked(); n > 0 {
+	d.Drain()
+	if n := d.leaked() + len(d.waiting); n > 0 {
 		failures = append(failures, fmt.Sprintf("%d frames were neither sent nor freed", n))
 	}
 	return failures, nil
@@ -153,7 +154,11 @@ func (d *Director) step(s *Step, vars map[string]string) (r Result, err error) {
 			return r, fmt.Errorf("wire: %q is not a number of bytes", s.Wire)
 		}
 	}
-	return d.Handle(in, frame, wire), nil
+	r = d.Handle(in, frame, wire)
+	for _, s := range d.Settled() { // frames that had waited for this one leave behind it
+		r.Sent = append(r.Sent, s.Result.Sent...)
+	}
+	return r, nil
 }
 
 // compare returns how r differs from what was expected.

@@ -20,6 +20,7 @@ import (
 type Options struct {
 	Down  []string // backends that are down: BACKEND or SERVICE/BACKEND
 	Flows int      // entries of the flow table; 0: as configured
+	Exact bool     // flows end in the very millisecond in which their time is over: for small tables
 }
 
 // A Director is one worker, stepped frame by frame. It belongs to one goroutine.
@@ -34,7 +35,17 @@ type Director struct {
 	now     uint32 // the engine's clock, ms
 	at      time.Duration
 	swept   uint32
-	held    bool // some frame was held back for another
+	waiting map[uint32]waiting // by the chunk that a frame waits in
+	tickets int
+	settled []Settled
+	blind   bool // nobody notes verdicts
+	exact   bool // time-outs are kept to the millisecond
+}
+
+// waiting is a frame that waits for another.
+type waiting struct {
+	ticket int
+	why    steer.Reason
 }
 
 // A Result is what became of a frame. Its fields are those of a line of verdicts (docs/replay.md).
@@ -45,6 +56,13 @@ type Result struct {
 	Backend string
 	Flow    string
 	Sent    []Sent
+	Ticket  int // of the verdict "hold": what Settled will call it. From 1
+}
+
+// A Settled is what became in the end of a frame whose verdict was "hold".
+type Settled struct {
+	Ticket int
+	Result Result
 }
 
 // A Sent frame left by an interface, named by its number in the configuration.
@@ -72,7 +90,7 @@ func New(conf *config.Config, o Options) (*Director, error) {
 
 // start starts a director with what conf comes to, which any number of directors can share.
 func start(conf *config.Config, what *control.Offline, o Options) (_ *Director, err error) {
-	d := &Director{conf: conf, what: what, now: 1000}
+	d := &Director{conf: conf, what: what, now: 1000, exact: o.Exact, waiting: map[uint32]waiting{}}
 	rules, err := steer.NewRuleSet(d.what.Rules)
 	if err != nil {
 		return nil, err
@@ -123,7 +141,8 @@ func (d *Director) Interfaces() (names []string) {
 // maxJump bounds a step of the clock, well above every timeout and well below where its 32 bits of milliseconds turn over.
 const maxJump = 20 * 24 * time.Hour
 
-// sweepEvery is how often flows that ran out of time are looked for: a director takes some eight seconds.
+// sweepEvery is how often flows that ran out of time are looked for: a director takes some eight seconds. Small tables are looked
+// through at every step of the clock.
 const sweepEvery = 1000
 
 // Advance sets the clock: at is the time since the director's start. A time before the last one changes nothing.
@@ -133,10 +152,34 @@ func (d *Director) Advance(at time.Duration) {
 	}
 	d.now += uint32(min(at/time.Millisecond-d.at/time.Millisecond, maxJump/time.Millisecond))
 	d.at = at
-	if d.now-d.swept >= sweepEvery {
+	if d.now-d.swept >= sweepEvery || d.exact {
 		d.engine.Expire(0, d.now)
 		d.swept = d.now
 	}
+	if len(d.waiting) > 0 {
+		d.idle()
+	}
+}
+
+// idle gives the worker a chance to drop what has waited for too long.
+func (d *Director) idle() {
+	d.verdict = dataplane.Verdict{}
+	d.engine.Step(0, d.now)
+	d.settle(d.collect())
+}
+
+// Drain lets time go by until nothing waits for another frame any more. The clock goes on with it.
+func (d *Director) Drain() {
+	if len(d.waiting) > 0 {
+		d.Advance(d.at + (dataplane.HoldTimeout+1)*time.Millisecond)
+	}
+}
+
+// Settled returns what became, since the last call, of frames that had waited.
+func (d *Director) Settled() []Settled {
+	s := d.settled
+	d.settled = nil
+	return s
 }
 
 // Handle gives the director a frame that came in on interface number in. wire is how long it was on the wire; where that
@@ -161,29 +204,65 @@ func (d *Director) Handle(in int, frame []byte, wire int) Result {
 const TooLarge = "frame_too_large"
 
 func (d *Director) result(why steer.Reason) Result {
-	r := Result{Reason: why.String(), Flow: d.verdict.Flow.String()}
-	for i, p := range d.ports {
-		for _, f := range p.Sent() {
+	sent := d.collect()
+	r := outcomeOf(&d.verdict, why, sent)
+	d.settle(sent)
+	for i := range sent { // none, but for a blind director
+		for _, f := range sent[i] {
 			r.Sent = append(r.Sent, Sent{i, f})
 		}
 	}
-	switch d.verdict.Action {
+	if r.Verdict == "hold" && !d.blind {
+		d.tickets++
+		r.Ticket = d.tickets
+		d.waiting[d.verdict.Chunk] = waiting{d.tickets, why}
+	}
+	return r
+}
+
+// collect takes what the ports have sent.
+func (d *Director) collect() [][][]byte {
+	sent := make([][][]byte, len(d.ports))
+	for i, p := range d.ports {
+		sent[i] = p.Sent()
+	}
+	return sent
+}
+
+// settle notes what became in the last step of frames that waited, some of whose frames are in sent.
+func (d *Director) settle(sent [][][]byte) {
+	for i := range d.verdict.Settled {
+		s := &d.verdict.Settled[i]
+		w := d.waiting[s.Chunk]
+		delete(d.waiting, s.Chunk)
+		d.settled = append(d.settled, Settled{w.ticket, outcomeOf(&s.Verdict, w.why, sent)})
+	}
+}
+
+// outcomeOf puts a verdict into words and takes its frames, which are the first of those that each port sent.
+func outcomeOf(v *dataplane.Verdict, why steer.Reason, sent [][][]byte) Result {
+	r := Result{Reason: why.String(), Flow: v.Flow.String()}
+	for _, out := range v.Out {
+		r.Sent = append(r.Sent, Sent{int(out), sent[out][0]})
+		sent[out] = sent[out][1:]
+	}
+	switch v.Action {
 	case dataplane.ActionReply:
 		r.Verdict = "reply"
 	case dataplane.ActionAnswer:
 		r.Verdict, r.Reason = "reply", "echo"
 	case dataplane.ActionDrop:
-		r.Verdict, r.Reason = "drop", d.verdict.Reason.String()
+		r.Verdict, r.Reason = "drop", v.Reason.String()
 	case dataplane.ActionForward:
 		r.Verdict = "forward"
 	default:
-		r.Verdict, d.held = "hold", true
+		r.Verdict = "hold"
 	}
-	if d.verdict.Service != nil {
-		r.Service = d.verdict.Service.Name
+	if v.Service != nil {
+		r.Service = v.Service.Name
 	}
-	if d.verdict.Backend != nil {
-		r.Backend = d.verdict.Backend.Name
+	if v.Backend != nil {
+		r.Backend = v.Backend.Name
 	}
 	return r
 }
@@ -199,10 +278,5 @@ func (d *Director) Close() error {
 	return nil
 }
 
-// leaked returns how many frames were lost: neither sent nor freed. It is known only where none was ever held back.
-func (d *Director) leaked() int {
-	if d.held {
-		return 0
-	}
-	return memio.InHand(d.mem, d.ports...)
-}
+// leaked returns how many frames were lost: neither sent nor freed, nor waiting.
+func (d *Director) leaked() int { return memio.InHand(d.mem, d.ports...) - len(d.waiting) }

@@ -30,45 +30,112 @@ type Summary struct {
 }
 
 // Replay gives d the packets of in, one after the other and each at its time, and writes what is sent to out, and a line for each
-// packet to verdicts, unless that is nil. The caller flushes out.
-func Replay(d *Director, in *pcapio.Reader, out *pcapio.Writer, verdicts io.Writer) (s Summary, err error) {
-	s = Summary{Verdicts: map[string]int{}, Drops: map[string]int{}}
-	names := d.Interfaces()
-	var enc *json.Encoder
+// packet, in their order, to verdicts, unless that is nil. The caller flushes out. If in ends with an error, all that came before it
+// is replayed and written, and the error comes back beside the summary.
+func Replay(d *Director, in *pcapio.Reader, out *pcapio.Writer, verdicts io.Writer) (Summary, error) {
+	p := &replay{d: d, out: out, waits: map[int]int{}, sum: Summary{Verdicts: map[string]int{}, Drops: map[string]int{}}}
 	if verdicts != nil {
-		enc = json.NewEncoder(verdicts)
+		p.enc = json.NewEncoder(verdicts)
 	}
+	err := p.run(in)
+	var failed writeError
+	if !errors.As(err, &failed) {
+		d.Drain()
+		err = errors.Join(err, p.settle())
+	}
+	return p.sum, err
+}
+
+// A replay is the work of Replay. A packet that waits for another gets its line when it is known what becomes of it, and
+// the lines of those behind it wait with it: for a second of the capture at most.
+type replay struct {
+	d     *Director
+	out   *pcapio.Writer
+	enc   *json.Encoder // nil: nobody asks for verdicts
+	now   time.Time     // of the packet in hand
+	lines []line        // not written yet
+	waits map[int]int   // numbers of packets that wait, by ticket
+	sum   Summary
+}
+
+// line is a line of verdicts, or will be one.
+type line struct {
+	Verdict
+	known bool
+}
+
+// writeError marks what went wrong with an output.
+type writeError struct{ error }
+
+func (p *replay) run(in *pcapio.Reader) error {
+	names := p.d.Interfaces()
 	var start time.Time
 	for {
-		p, err := in.Read()
+		pkt, err := in.Read()
 		if errors.Is(err, io.EOF) {
-			return s, nil
+			return nil
 		}
 		if err != nil {
-			return s, err
+			return err
 		}
-		s.Packets++
-		if s.Packets == 1 {
-			start = p.Time
+		p.sum.Packets++
+		p.lines = append(p.lines, line{})
+		if p.sum.Packets == 1 {
+			start = pkt.Time
 		}
-		d.Advance(p.Time.Sub(start))
-		r := d.Handle(max(0, slices.Index(names, p.Interface)), p.Data, p.Wire)
-		v := Verdict{N: s.Packets, Verdict: r.Verdict, Reason: r.Reason, Service: r.Service, Backend: r.Backend, Flow: r.Flow, Out: []int{}}
-		for _, f := range r.Sent {
-			s.Frames++
-			v.Out = append(v.Out, s.Frames)
-			if err := out.Write(f.Interface, p.Time, f.Frame); err != nil {
-				return s, fmt.Errorf("write frame %d: %w", s.Frames, err)
-			}
+		p.d.Advance(pkt.Time.Sub(start))
+		if err := p.settle(); err != nil {
+			return err
 		}
-		s.Verdicts[r.Verdict]++
-		if r.Verdict == "drop" {
-			s.Drops[r.Reason]++
+		p.now = pkt.Time
+		r := p.d.Handle(max(0, slices.Index(names, pkt.Interface)), pkt.Data, pkt.Wire)
+		if r.Ticket != 0 {
+			p.waits[r.Ticket] = p.sum.Packets
+		} else if err := p.decided(p.sum.Packets, &r); err != nil {
+			return err
 		}
-		if enc != nil {
-			if err := enc.Encode(v); err != nil {
-				return s, fmt.Errorf("write verdict %d: %w", s.Packets, err)
-			}
+		if err := p.settle(); err != nil {
+			return err
 		}
 	}
+}
+
+// settle takes down what has become of packets that waited, and writes the lines that wait for none of them any more.
+func (p *replay) settle() error {
+	for _, s := range p.d.Settled() {
+		n := p.waits[s.Ticket]
+		delete(p.waits, s.Ticket)
+		if err := p.decided(n, &s.Result); err != nil {
+			return err
+		}
+	}
+	ready := 0
+	for ready < len(p.lines) && p.lines[ready].known {
+		if p.enc != nil {
+			if err := p.enc.Encode(p.lines[ready].Verdict); err != nil {
+				return writeError{fmt.Errorf("write verdict %d: %w", p.lines[ready].N, err)}
+			}
+		}
+		ready++
+	}
+	p.lines = slices.Delete(p.lines, 0, ready)
+	return nil
+}
+
+// decided takes down what has become of packet n, and writes its frames.
+func (p *replay) decided(n int, r *Result) error {
+	v := Verdict{N: n, Verdict: r.Verdict, Reason: r.Reason, Service: r.Service, Backend: r.Backend, Flow: r.Flow, Out: []int{}}
+	for _, f := range r.Sent {
+		p.sum.Frames++
+		v.Out = append(v.Out, p.sum.Frames)
+		if err := p.out.Write(f.Interface, p.now, f.Frame); err != nil {
+			return writeError{fmt.Errorf("write frame %d: %w", p.sum.Frames, err)}
+		}
+	}
+	p.sum.Verdicts[r.Verdict]++
+	if r.Verdict == "drop" {
+		p.sum.Drops[r.Reason]++
+	}
+	p.lines[n-(p.sum.Packets-len(p.lines))-1] = line{v, true}
+	return nil
 }
