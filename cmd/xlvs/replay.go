@@ -80,15 +80,11 @@ func (f *replayFlags) run(c *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	src, err := os.Open(f.in)
+	src, in, err := openCapture(f.in)
 	if err != nil {
-		return fmt.Errorf("cannot read the capture: %w", err)
+		return err
 	}
 	defer src.Close()
-	in, err := pcapio.NewReader(src)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.in, err)
-	}
 	dst, err := create(f.out, f.in, f.config)
 	if err != nil {
 		return err
@@ -103,14 +99,36 @@ func (f *replayFlags) run(c *cobra.Command) (err error) {
 		return err
 	}
 	s, err := offline.Replay(d, in, out, lines)
+	var failed offline.WriteError
+	if errors.As(err, &failed) {
+		return errors.Join(failed, done())
+	}
+	if written := errors.Join(out.Flush(), done()); written != nil {
+		return fmt.Errorf("the output is not whole: %w", written)
+	}
+	if s.Packets > 0 || err == nil {
+		printSummary(c.OutOrStdout(), s)
+	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w", f.in, err)
+		return fmt.Errorf("%s: %w; what came before was replayed", f.in, err)
 	}
-	if err = errors.Join(err, out.Flush(), done()); err != nil {
-		return err
-	}
-	printSummary(c.OutOrStdout(), s)
 	return nil
+}
+
+// openCapture opens a capture to read. The caller closes the file.
+func openCapture(name string) (*os.File, *pcapio.Reader, error) {
+	if i, err := os.Stat(name); err == nil && i.IsDir() {
+		return nil, nil, usageError{fmt.Errorf("%s is a directory; --in takes a capture file", name)}
+	}
+	src, err := os.Open(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read the capture: %w", err)
+	}
+	in, err := pcapio.NewReader(src)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", name, err), src.Close())
+	}
+	return src, in, nil
 }
 
 // create makes a file, which must be none of the others that the command reads or writes.

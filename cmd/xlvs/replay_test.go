@@ -105,6 +105,10 @@ func TestReplay(t *testing.T) {
 // TestReplayRefuses tries what cannot be replayed.
 func TestReplayRefuses(t *testing.T) {
 	dir := replayDir(t)
+	whole, err := os.ReadFile(filepath.Join(dir, "in.pcap"))
+	fatal(t, err)
+	fatal(t, os.WriteFile(filepath.Join(dir, "short.pcap"), whole[:23], 0o600))
+	fatal(t, os.WriteFile(filepath.Join(dir, "empty.pcap"), nil, 0o600))
 	for _, c := range []struct {
 		args   string
 		status int
@@ -122,6 +126,9 @@ func TestReplayRefuses(t *testing.T) {
 		{"-c d.yaml --in d.yaml --out out.pcap", 1, "d.yaml: neither a pcap nor a pcapng file"},
 		{"-c d.yaml --in none.pcap --out out.pcap", 1, "cannot read the capture: open none.pcap"},
 		{"-c d.yaml --in in.pcap --out none/out.pcap", 1, "cannot write: open none/out.pcap"},
+		{"-c d.yaml --in . --out out.pcap", 2, ". is a directory; --in takes a capture file"},
+		{"-c d.yaml --in short.pcap --out out.pcap", 1, "short.pcap: it is too short to be a capture (23 bytes)"},
+		{"-c d.yaml --in empty.pcap --out out.pcap", 1, "empty.pcap: it is empty"},
 		{"-c none.yaml --in in.pcap --out out.pcap", 1, "cannot read the configuration"},
 	} {
 		out, text, status := inDir(t, dir, append([]string{"replay"}, strings.Fields(c.args)...)...)
@@ -131,5 +138,56 @@ func TestReplayRefuses(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "in.pcap")); err != nil || len(b) < 100 {
 		t.Errorf("the input was touched: %d bytes, %v", len(b), err)
+	}
+}
+
+// TestReplayOfWhatIsLeft replays captures that end within a packet or are damaged there: what came before gives the same as alone,
+// and the summary and the exit status both tell.
+func TestReplayOfWhatIsLeft(t *testing.T) {
+	dir := replayDir(t)
+	whole, err := os.ReadFile(filepath.Join(dir, "in.pcap"))
+	fatal(t, err)
+	record := (len(whole) - 24) / 3
+	damaged := bytes.Clone(whole)
+	damaged[24+2*record+11] = 0x7f // the highest byte of the third one's length
+	for _, c := range []struct {
+		name, problem string
+		capture       []byte
+	}{
+		{"alone.pcap", "", whole[:24+2*record]},
+		{"cut.pcap", "packet 3: the file ends within it: the capture was cut short", whole[:len(whole)-1]},
+		{"header.pcap", "packet 3: the file ends within it: the capture was cut short", whole[:24+2*record+1]},
+		{"damaged.pcap", "packet 3: it would have ", damaged},
+	} {
+		fatal(t, os.WriteFile(filepath.Join(dir, c.name), c.capture, 0o600))
+		out, text, status := inDir(t, dir, "replay", "-c", "d.yaml", "--in", c.name, "--out", "of."+c.name, "--verdicts", c.name+".jsonl")
+		want := 0
+		if c.problem != "" {
+			want = 1
+		}
+		if out != "2 packets, 2 frames sent: forward 2\n" || status != want || !strings.Contains(text, c.problem) || (text == "") != (want == 0) {
+			t.Errorf("%s: status %d: %s%s", c.name, status, out, text)
+		}
+		for _, pair := range [][2]string{{"of." + c.name, "of.alone.pcap"}, {c.name + ".jsonl", "alone.pcap.jsonl"}} {
+			got, err := os.ReadFile(filepath.Join(dir, pair[0]))
+			fatal(t, err)
+			want, err := os.ReadFile(filepath.Join(dir, pair[1]))
+			fatal(t, err)
+			if !bytes.Equal(got, want) || len(got) == 0 {
+				t.Errorf("%s: %s is not as from the whole packets alone", c.name, pair[0])
+			}
+		}
+	}
+}
+
+// TestReplayWithoutRoom writes to a full device.
+func TestReplayWithoutRoom(t *testing.T) {
+	dir := replayDir(t)
+	fatal(t, os.Symlink("/dev/full", filepath.Join(dir, "full.pcap")))
+	for _, args := range []string{"--out full.pcap", "--out out.pcap --verdicts full.pcap"} {
+		out, text, status := inDir(t, dir, append(strings.Fields("replay -c d.yaml --in in.pcap"), strings.Fields(args)...)...)
+		if status != 1 || out != "" || !strings.Contains(text, "no space left on device") || !strings.Contains(text, "full.pcap") {
+			t.Errorf("%s: status %d: %s%s", args, status, out, text)
+		}
 	}
 }

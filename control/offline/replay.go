@@ -38,7 +38,7 @@ func Replay(d *Director, in *pcapio.Reader, out *pcapio.Writer, verdicts io.Writ
 		p.enc = json.NewEncoder(verdicts)
 	}
 	err := p.run(in)
-	var failed writeError
+	var failed WriteError
 	if !errors.As(err, &failed) {
 		d.Drain()
 		err = errors.Join(err, p.settle())
@@ -64,8 +64,11 @@ type line struct {
 	known bool
 }
 
-// writeError marks what went wrong with an output.
-type writeError struct{ error }
+// A WriteError is what went wrong with an output.
+type WriteError struct{ error }
+
+// Unwrap returns the cause.
+func (e WriteError) Unwrap() error { return e.error }
 
 func (p *replay) run(in *pcapio.Reader) error {
 	names := p.d.Interfaces()
@@ -113,7 +116,7 @@ func (p *replay) settle() error {
 	for ready < len(p.lines) && p.lines[ready].known {
 		if p.enc != nil {
 			if err := p.enc.Encode(p.lines[ready].Verdict); err != nil {
-				return writeError{fmt.Errorf("write verdict %d: %w", p.lines[ready].N, err)}
+				return WriteError{fmt.Errorf("write verdict %d: %w", p.lines[ready].N, err)}
 			}
 		}
 		ready++
@@ -129,7 +132,7 @@ func (p *replay) decided(n int, r *Result) error {
 		p.sum.Frames++
 		v.Out = append(v.Out, p.sum.Frames)
 		if err := p.out.Write(f.Interface, p.now, f.Frame); err != nil {
-			return writeError{fmt.Errorf("write frame %d: %w", p.sum.Frames, err)}
+			return WriteError{fmt.Errorf("write frame %d: %w", p.sum.Frames, err)}
 		}
 	}
 	p.sum.Verdicts[r.Verdict]++

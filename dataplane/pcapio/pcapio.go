@@ -5,8 +5,6 @@ package pcapio
 
 import (
 	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -24,78 +22,6 @@ type Packet struct {
 	Wire      int    // bytes that it had on the wire: more than Data where the capture has only a part
 	Time      time.Time
 	Interface string // on which it was captured; empty where the capture does not say
-}
-
-// A Reader reads a capture of either format, told by its first bytes.
-type Reader struct {
-	classic *pcapgo.Reader
-	ng      *pcapgo.NgReader
-	n       int
-}
-
-// ngMagic is the type of a section header block, the same in both byte orders (pcapng, 4.1).
-var ngMagic = []byte{0x0a, 0x0d, 0x0d, 0x0a}
-
-// NewReader reads the capture's header.
-func NewReader(r io.Reader) (*Reader, error) {
-	b := bufio.NewReaderSize(r, 1<<16)
-	head, err := b.Peek(4)
-	if err != nil {
-		return nil, fmt.Errorf("it is too short to be a capture (%d bytes)", len(head))
-	}
-	if bytes.Equal(head, ngMagic) {
-		ng, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
-		if err != nil {
-			return nil, fmt.Errorf("not a readable pcapng file: %w", err)
-		}
-		return &Reader{ng: ng}, nil
-	}
-	classic, err := pcapgo.NewReader(b)
-	if err != nil {
-		return nil, fmt.Errorf("neither a pcap nor a pcapng file: %w", err)
-	}
-	if t := classic.LinkType(); t != layers.LinkTypeEthernet {
-		return nil, linkError(t)
-	}
-	if n := classic.Snaplen(); n == 0 || n > snapLen {
-		classic.SetSnaplen(snapLen) // or a broken length would be memory that is asked for
-	}
-	return &Reader{classic: classic}, nil
-}
-
-func linkError(t layers.LinkType) error {
-	return fmt.Errorf("the capture is of link type %s (%d), and only Ethernet (1) can be replayed; "+
-		"capture on an Ethernet interface instead of `any`, a tunnel or a wireless one", t, int(t))
-}
-
-// Read returns the next packet, or io.EOF after the last. An error names the packet.
-func (r *Reader) Read() (p Packet, err error) {
-	r.n++
-	var ci gopacket.CaptureInfo
-	if r.classic != nil {
-		p.Data, ci, err = r.classic.ReadPacketData()
-	} else {
-		p.Data, ci, err = r.ng.ReadPacketData()
-	}
-	switch {
-	case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-		return p, io.EOF
-	case err != nil:
-		return p, fmt.Errorf("packet %d: %w", r.n, err)
-	}
-	p.Wire, p.Time = ci.Length, ci.Timestamp
-	if r.ng == nil {
-		return p, nil
-	}
-	if len(ci.AncillaryData) > 0 {
-		if t, ok := ci.AncillaryData[0].(layers.LinkType); ok && t != layers.LinkTypeEthernet {
-			return p, fmt.Errorf("packet %d: %w", r.n, linkError(t))
-		}
-	}
-	if i, err := r.ng.Interface(ci.InterfaceIndex); err == nil {
-		p.Interface = i.Name
-	}
-	return p, nil
 }
 
 // A Writer writes a capture. Flush must be called at the end.
