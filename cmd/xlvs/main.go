@@ -27,7 +27,7 @@ const (
 // usageError marks what the caller did wrong.
 type usageError struct{ error }
 
-// exitStatus is that of this program run again, which has said on its own what is wrong.
+// exitStatus is that of a command which has said on its own what is wrong, or of this program run again.
 type exitStatus int
 
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
@@ -44,12 +44,17 @@ func main() {
 		os.Exit(int(again))
 	}
 	fmt.Fprintln(os.Stderr, message(err))
+	os.Exit(statusOf(err))
+}
+
+// statusOf is the exit status for an error.
+func statusOf(err error) int {
 	var usage usageError
 	var invalid config.Errors
 	if errors.As(err, &usage) || errors.As(err, &invalid) {
-		os.Exit(exitUsage)
+		return exitUsage
 	}
-	os.Exit(exitFailed)
+	return exitFailed
 }
 
 // message puts the program's name before an error, except before configuration errors, whose lines

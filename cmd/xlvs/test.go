@@ -31,31 +31,39 @@ func testCmd() *cobra.Command {
 func runTests(c *cobra.Command, files []string, verbose bool) error {
 	w := c.OutOrStdout()
 	total, failed := 0, 0
+	var broken error
 	for _, name := range files {
 		f, err := offline.LoadCases(name)
-		if err != nil {
-			return err
-		}
-		err = f.Run(func(r offline.CaseResult) {
-			total++
-			switch {
-			case len(r.Failures) > 0:
-				failed++
-				fmt.Fprintf(w, "FAIL %s:%d: %s\n", name, r.Line, r.Name)
-				for _, m := range r.Failures {
-					fmt.Fprintln(w, "  "+strings.ReplaceAll(m, "\n", "\n  "))
+		if err == nil {
+			err = f.Run(func(r offline.CaseResult) {
+				total++
+				switch {
+				case len(r.Failures) > 0:
+					failed++
+					fmt.Fprintf(w, "FAIL %s:%d: %s\n", name, r.Line, r.Name)
+					for _, m := range r.Failures {
+						fmt.Fprintln(w, "  "+strings.ReplaceAll(m, "\n", "\n  "))
+					}
+				case verbose:
+					fmt.Fprintf(w, "ok   %s:%d: %s\n", name, r.Line, r.Name)
 				}
-			case verbose:
-				fmt.Fprintf(w, "ok   %s:%d: %s\n", name, r.Line, r.Name)
-			}
-		})
+			})
+		}
 		if err != nil {
-			return err
+			fmt.Fprintln(c.ErrOrStderr(), message(err)) // and the other files have their turn
+			broken = errors.Join(broken, err)
 		}
 	}
-	fmt.Fprintf(w, "%d cases, %d failed\n", total, failed)
-	if failed > 0 {
+	if total > 0 || broken == nil {
+		fmt.Fprintf(w, "%d cases, %d failed\n", total, failed)
+	}
+	switch {
+	case broken != nil && statusOf(broken) == exitUsage:
+		return exitStatus(exitUsage)
+	case failed > 0:
 		return fmt.Errorf("%d of %d cases failed", failed, total)
+	case broken != nil:
+		return exitStatus(exitFailed)
 	}
 	return nil
 }

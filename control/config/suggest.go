@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // nearest returns the candidate that word is most likely a slip of, or "" when none is close: at
 // most a third of its letters, and at least one, may differ.
@@ -40,6 +43,19 @@ func distance(a, b string) int {
 		before, last = last, row
 	}
 	return last[len(b)]
+}
+
+// Suggest words the remedy for a word that is none of the choices, of which there must be one: the nearest of them, and all, or as many as one reads.
+func Suggest(word string, choices []string) string {
+	const most = 40
+	if len(choices) <= most {
+		return choose(word, choices)
+	}
+	rest := fmt.Sprintf("%s and %d more", strings.Join(choices[:most], ", "), len(choices)-most)
+	if near := nearest(word, choices); near != "" {
+		return "did you mean " + near + "? (possible: " + rest + ")"
+	}
+	return "use one of " + rest
 }
 
 // choose words the remedy for a word that is none of the choices.

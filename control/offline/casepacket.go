@@ -22,10 +22,21 @@ func (p *packet) frame(vars map[string]string, mac [6]byte) ([]byte, error) {
 			return nil, err
 		}
 	}
+	if strings.TrimSpace(s) == "" {
+		return nil, fmt.Errorf("the packet is empty")
+	}
 	if !notation.HasEthernet(s) {
 		s = fmt.Sprintf("eth %s > %s / %s", router, net.HardwareAddr(mac[:]), s)
 	}
 	return notation.Parse(s)
+}
+
+// texts are the packet's texts, in which variables may be.
+func (p *packet) texts() []string {
+	if f := p.form; f != nil {
+		return []string{f.Proto, f.Src, f.Dst, f.Flags, f.TTL, f.TOS, f.ID, f.Payload, f.Length, f.Hex, f.Type}
+	}
+	return []string{p.text}
 }
 
 // line writes the mapping as layers.
@@ -41,6 +52,13 @@ func (f *form) line(vars map[string]string) (string, error) {
 			}
 			return r
 		}, v.Hex), nil
+	}
+	switch v.Proto {
+	case "tcp", "udp", "icmp":
+	case "":
+		return "", fmt.Errorf("the packet has neither proto nor hex; write proto: tcp, udp or icmp, or a line of layers")
+	default:
+		return "", fmt.Errorf("proto is %q; write tcp, udp or icmp, or a line of layers", v.Proto)
 	}
 	src, sport, err := v.endpoint(v.Src)
 	if err != nil {
@@ -68,8 +86,6 @@ func (f *form) line(vars map[string]string) (string, error) {
 			kind = v.Type
 		}
 		layers = append(layers, "icmp "+kind+" id=1 seq=1")
-	default:
-		return "", fmt.Errorf("proto is %q; write tcp, udp or icmp, or a line of layers", v.Proto)
 	}
 	if v.Payload != "" {
 		layers = append(layers, fmt.Sprintf("%q", v.Payload))

@@ -26,22 +26,18 @@ type CaseResult struct {
 	Failures []string // empty: passed
 }
 
-// Run runs every case in every variant, each with a director of its own, and gives report each result. A fault of the file
-// ends it, with config.Errors.
+// Run runs every case in every variant, each with a director of its own, and gives report each result.
 func (f *CaseFile) Run(report func(CaseResult)) error {
-	for _, outer := range variants(f.Each) {
-		conf, err := f.config(outer)
-		if err != nil {
-			return err
-		}
+	for i, outer := range variants(f.Each) {
 		built := builds{}
-		for i := range f.Cases {
-			c := &f.Cases[i]
+		for n := range f.Cases {
+			c := &f.Cases[n]
 			for _, inner := range variants(c.Each) {
 				vars := merge(outer, inner)
 				r := CaseResult{Name: strings.Join(nonEmpty(expand(c.Name.text, vars), outer["as"], inner["as"]), "/"), Line: c.Name.line}
-				if r.Failures, err = f.runCase(conf, built, c, vars); err != nil {
-					return err
+				var err error
+				if r.Failures, err = f.runCase(f.confs[i], built, c, vars); err != nil {
+					return fmt.Errorf("%s:%d: case %s: %w", f.Name, r.Line, r.Name, err)
 				}
 				report(r)
 			}
@@ -53,7 +49,13 @@ func (f *CaseFile) Run(report func(CaseResult)) error {
 // builds are what one configuration comes to, by the backends that are down: cases share it.
 type builds map[string]*control.Offline
 
-func (b builds) of(conf *config.Config, down []string) (what *control.Offline, err error) {
+func (b builds) of(conf *config.Config, names *list, vars map[string]string) (what *control.Offline, err error) {
+	var down []string
+	if names != nil {
+		for _, w := range names.words {
+			down = append(down, expand(w.text, vars))
+		}
+	}
 	key := strings.Join(down, "\x00")
 	if b[key] == nil {
 		b[key], err = control.NewOffline(conf, down)
@@ -88,31 +90,24 @@ func nonEmpty(s ...string) []string {
 
 // runCase returns what was not as expected.
 func (f *CaseFile) runCase(conf *config.Config, built builds, c *Case, vars map[string]string) (failures []string, err error) {
-	var down []string
-	for _, name := range c.Down {
-		down = append(down, expand(name, vars))
-	}
-	fault := func(p place, err error) error {
-		return f.fault(p, "case "+expand(c.Name.text, vars), err.Error(), "docs/replay.md says how cases are written")
-	}
-	what, err := built.of(conf, down)
+	what, err := built.of(conf, c.Down, vars)
 	if err != nil {
-		return nil, fault(c.Name.place, err)
+		return nil, err
 	}
 	d, err := start(conf, what, Options{Flows: caseFlows, Exact: true})
 	if err != nil {
-		return nil, fault(c.Name.place, err)
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	for i := range c.Steps {
 		s := &c.Steps[i]
-		r, err := d.step(s, vars)
+		r, err := d.step(built, s, vars)
 		if err != nil {
-			return nil, fault(s.Packet.place, err)
+			return nil, err
 		}
 		said, err := d.compare(s.Expect, &r, vars)
 		if err != nil {
-			return nil, fault(s.Packet.place, err)
+			return nil, err
 		}
 		for _, m := range said {
 			if len(c.Steps) > 1 {
@@ -129,29 +124,35 @@ func (f *CaseFile) runCase(conf *config.Config, built builds, c *Case, vars map[
 }
 
 // step gives the director a step's packet.
-func (d *Director) step(s *Step, vars map[string]string) (r Result, err error) {
-	in := 0
-	if s.In != "" {
-		name := expand(s.In, vars)
-		if in = slices.Index(d.Interfaces(), name); in < 0 {
-			return r, fmt.Errorf("the configuration has no interface %s", name)
-		}
-	}
-	if s.At != "" {
-		at, err := time.ParseDuration(expand(s.At, vars))
+func (d *Director) step(built builds, s *Step, vars map[string]string) (r Result, err error) {
+	if s.At != nil {
+		at, err := time.ParseDuration(expand(s.At.text, vars))
 		if err != nil {
-			return r, fmt.Errorf("at: %q is not a duration; write 300ms or 15m", s.At)
+			return r, err
 		}
 		d.Advance(at)
+	}
+	if s.Down != nil {
+		what, err := built.of(d.conf, s.Down, vars)
+		if err == nil {
+			err = d.publish(what)
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	in := 0
+	if s.In != nil {
+		in = max(0, slices.Index(d.Interfaces(), expand(s.In.text, vars)))
 	}
 	frame, err := s.Packet.frame(vars, d.what.Snapshot.Ports[in].MAC)
 	if err != nil {
 		return r, err
 	}
 	wire := len(frame)
-	if s.Wire != "" {
-		if wire, err = strconv.Atoi(expand(s.Wire, vars)); err != nil {
-			return r, fmt.Errorf("wire: %q is not a number of bytes", s.Wire)
+	if s.Wire != nil {
+		if wire, err = strconv.Atoi(expand(s.Wire.text, vars)); err != nil {
+			return r, err
 		}
 	}
 	r = d.Handle(in, frame, wire)
@@ -168,28 +169,28 @@ func (d *Director) compare(e *Expect, r *Result, vars map[string]string) (failur
 	}
 	for _, c := range []struct {
 		key  string
-		want *string
+		want *word
 		got  string
 	}{
 		{"verdict", e.Verdict, r.Verdict}, {"reason", e.Reason, r.Reason}, {"service", e.Service, r.Service}, {"flow", e.Flow, r.Flow},
 	} {
-		if c.want != nil && expand(*c.want, vars) != c.got {
-			failures = append(failures, fmt.Sprintf("%s is %s, want %s", c.key, quoted(c.got), quoted(expand(*c.want, vars))))
+		if c.want != nil && expand(c.want.text, vars) != c.got {
+			failures = append(failures, fmt.Sprintf("%s is %s, want %s", c.key, quoted(c.got), quoted(expand(c.want.text, vars))))
 		}
 	}
 	if e.Backend != nil {
 		var names []string
-		for _, w := range e.Backend {
-			names = append(names, expand(w.text, vars))
+		for _, w := range e.Backend.words {
+			names = append(names, quoted(expand(w.text, vars)))
 		}
-		if !slices.Contains(names, r.Backend) {
+		if !slices.Contains(names, quoted(r.Backend)) {
 			failures = append(failures, fmt.Sprintf("backend is %s, want %s", quoted(r.Backend), strings.Join(names, " or ")))
 		}
 	}
 	if e.Out == nil {
 		return failures, nil
 	}
-	more, err := d.compareFrames(*e.Out, r.Sent, vars)
+	more, err := d.compareFrames(e.Out.words, r.Sent, vars)
 	return append(failures, more...), err
 }
 
@@ -200,7 +201,7 @@ func quoted(s string) string {
 	return s
 }
 
-func (d *Director) compareFrames(want list, got []Sent, vars map[string]string) (failures []string, err error) {
+func (d *Director) compareFrames(want []word, got []Sent, vars map[string]string) (failures []string, err error) {
 	names := d.Interfaces()
 	for i := range max(len(want), len(got)) {
 		if i >= len(want) {
@@ -216,9 +217,6 @@ func (d *Director) compareFrames(want list, got []Sent, vars map[string]string) 
 		frame, err := notation.Parse(text)
 		if err != nil {
 			return nil, fmt.Errorf("out: frame %d: %w", i+1, err)
-		}
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("out: frame %d: the configuration has no interface %s; write INTERFACE FRAME", i+1, name)
 		}
 		switch {
 		case i >= len(got):

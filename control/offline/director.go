@@ -90,18 +90,13 @@ func New(conf *config.Config, o Options) (*Director, error) {
 
 // start starts a director with what conf comes to, which any number of directors can share.
 func start(conf *config.Config, what *control.Offline, o Options) (_ *Director, err error) {
-	d := &Director{conf: conf, what: what, now: 1000, exact: o.Exact, waiting: map[uint32]waiting{}}
-	rules, err := steer.NewRuleSet(d.what.Rules)
-	if err != nil {
-		return nil, err
-	}
+	d := &Director{conf: conf, now: 1000, exact: o.Exact, waiting: map[uint32]waiting{}}
 	size := conf.Director.Memory.FrameSize
 	if d.mem, err = dataplane.NewMemory(make([]byte, o.chunks()*size), size); err != nil {
 		return nil, err
 	}
 	wo := dataplane.WorkerOptions{CPU: -1, Memory: d.mem}
-	for i := range conf.Interfaces {
-		d.rules = append(d.rules, rules.WithMAC(d.what.Checked[i]))
+	for range conf.Interfaces {
 		p := memio.New(d.mem)
 		d.ports = append(d.ports, p)
 		wo.Ports = append(wo.Ports, p)
@@ -114,11 +109,24 @@ func start(conf *config.Config, what *control.Offline, o Options) (_ *Director, 
 	if err != nil {
 		return nil, err
 	}
-	if err := d.engine.Publish(d.what.Snapshot); err != nil {
+	if err := d.publish(what); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	d.engine.Trace(0, &d.verdict)
 	return d, nil
+}
+
+// publish gives the director what its configuration comes to by now. Flows stay.
+func (d *Director) publish(what *control.Offline) error {
+	rules, err := steer.NewRuleSet(what.Rules)
+	if err != nil {
+		return err
+	}
+	d.what, d.rules = what, nil
+	for i := range d.conf.Interfaces {
+		d.rules = append(d.rules, rules.WithMAC(what.Checked[i]))
+	}
+	return d.engine.Publish(what.Snapshot)
 }
 
 // Warnings are the backends that cannot be reached, and why.

@@ -22,10 +22,10 @@ func TestTracingChangesNothing(t *testing.T) {
 			fatal(t, err)
 			built := builds{}
 			for i := range f.Cases {
-				what, err := built.of(conf, nil)
-				fatal(t, err)
 				for _, inner := range variants(f.Cases[i].Each) {
-					long, short := f.Cases[i].both(t, vars, inner, func() *Director {
+					what, err := built.of(conf, f.Cases[i].Down, merge(vars, inner))
+					fatal(t, err)
+					long, short := f.Cases[i].both(t, built, merge(vars, inner), func() *Director {
 						d, err := start(conf, what, Options{Flows: caseFlows})
 						fatal(t, err)
 						return d
@@ -46,7 +46,7 @@ type outcome struct {
 }
 
 // both runs the case's steps with and without verdicts.
-func (c *Case) both(t *testing.T, vars, inner map[string]string, start func() *Director) (long, short outcome) {
+func (c *Case) both(t *testing.T, built builds, vars map[string]string, start func() *Director) (long, short outcome) {
 	t.Helper()
 	for _, o := range []*outcome{&long, &short} {
 		d := start()
@@ -55,7 +55,7 @@ func (c *Case) both(t *testing.T, vars, inner map[string]string, start func() *D
 			d.blind = true
 		}
 		for i := range c.Steps {
-			r, err := d.step(&c.Steps[i], merge(vars, inner))
+			r, err := d.step(built, &c.Steps[i], vars)
 			fatal(t, err)
 			o.Sent = append(o.Sent, r.Sent)
 		}
