@@ -51,9 +51,9 @@ func TestDecapGUEAndGRE(t *testing.T) {
 	for name, shim := range shims() {
 		for combination := range 4 {
 			outerV6, innerV6 := combination&1 != 0, combination&2 != 0
-			for _, tpid := range []uint16{0, etherVLAN, etherSVLAN} {
+			for _, tags := range tagsOfFrames {
 				for outerECN := range byte(4) {
-					what := fmt.Sprintf("%s, outer v6 %t, inner v6 %t, tag %#x, outer ECN %d", name, outerV6, innerV6, tpid, outerECN)
+					what := fmt.Sprintf("%s, outer v6 %t, inner v6 %t, tags %#x, outer ECN %d", name, outerV6, innerV6, tags, outerECN)
 					etherType, inner := innerPacket(innerV6)
 					setECN(inner, 2)
 					proto, payload := shim(innerV6, inner)
@@ -61,7 +61,7 @@ func TestDecapGUEAndGRE(t *testing.T) {
 					setECN(frame[14:], outerECN)
 					want := l2(etherType, slices.Clone(inner))
 					setECN(want[14:], [4]byte{2, 1, 2, 3}[outerECN])
-					if tpid != 0 {
+					for _, tpid := range tags {
 						frame, want = tagged(tpid, frame), tagged(tpid, want)
 					}
 					checkDecap(t, d, what, frame, want)
@@ -133,6 +133,7 @@ func TestDecapDamagedFrames(t *testing.T) {
 			_, inner := innerPacket(innerV6)
 			proto, payload := shim(innerV6, inner)
 			frames = append(frames, outer(outerV6, proto, payload), tunnelled(outerV6, innerV6, inner))
+			frames = append(frames, tagged(etherSVLAN, tagged(etherVLAN, outer(outerV6, proto, payload))))
 		}
 	}
 	rng := rand.New(rand.NewPCG(3, 3))

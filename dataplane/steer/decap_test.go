@@ -79,6 +79,9 @@ func setECN(packet []byte, ecn byte) {
 	setIPv4Checksum(packet)
 }
 
+// tagsOfFrames are the tags that frames can have, the inner one first.
+var tagsOfFrames = [][]uint16{nil, {etherVLAN}, {etherSVLAN}, {etherVLAN, etherVLAN}, {etherVLAN, etherSVLAN}}
+
 func TestDecapAllCombinations(t *testing.T) {
 	d := newDecap(t)
 	// RFC 6040, figure 4; columns are the outer header's, -1 drops. 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
@@ -87,8 +90,8 @@ func TestDecapAllCombinations(t *testing.T) {
 		outerV6, innerV6 := combination&1 != 0, combination&2 != 0
 		for ecn := range 16 {
 			innerECN, outerECN := ecn>>2, ecn&3
-			for _, tpid := range []uint16{0, etherVLAN, etherSVLAN} {
-				name := fmt.Sprintf("outer v6 %t, inner v6 %t, inner ECN %d, outer ECN %d, tag %#x", outerV6, innerV6, innerECN, outerECN, tpid)
+			for _, tags := range tagsOfFrames {
+				name := fmt.Sprintf("outer v6 %t, inner v6 %t, inner ECN %d, outer ECN %d, tags %#x", outerV6, innerV6, innerECN, outerECN, tags)
 				etherType, inner := innerPacket(innerV6)
 				setTrafficClass(inner)
 				setECN(inner, byte(innerECN))
@@ -100,7 +103,7 @@ func TestDecapAllCombinations(t *testing.T) {
 				} else {
 					want = nil
 				}
-				if tpid != 0 {
+				for _, tpid := range tags {
 					frame = tagged(tpid, frame)
 					if want != nil {
 						want = tagged(tpid, want)
@@ -179,7 +182,7 @@ func TestDecapPassesUntouched(t *testing.T) {
 		{"no tunnel", v4(client4, server4, 6, tcpTo(40000, 80)), DecapPassOther},
 		{"no tunnel v6", v6(client6, server6, 6, tcpTo(40000, 80)), DecapPassOther},
 		{"arp", l2(0x0806, make([]byte, 28)), DecapPassOther},
-		{"two tags", tagged(etherSVLAN, tagged(etherVLAN, tunnelled(false, false, inner))), DecapPassOther},
+		{"three tags", tagged(etherSVLAN, tagged(etherVLAN, tagged(etherVLAN, tunnelled(false, false, inner)))), DecapPassOther},
 		{"another outer address", l2(etherIPv4, ip4(director4, "10.0.0.12", 4, inner)), DecapPassOther},
 		{"another outer address v6", l2(etherIPv6, ip6(director6, "2001:db8:1::12", 41, inner6)), DecapPassOther},
 		{"v4 address on the wire in v6", l2(etherIPv6, ip6(director6, "::ffff:"+server4, 4, inner)), DecapPassOther},

@@ -301,21 +301,24 @@ static __always_inline enum decap_reason settle_inner_ipv6(struct cursor *c, con
 	return DECAP_STRIPPED;
 }
 
-/* Moves the Ethernet header, VLAN tag included, up to the inner packet and cuts off what is before it. */
+/* Moves the Ethernet header, VLAN tags included, up to the inner packet and cuts off what is before it. l2 is how long the header is
+ * with its tags, of which read_ethernet passes no more than two. */
 static __always_inline int strip(struct xdp_md *ctx, __u32 l2, __u32 outer, __be16 type)
 {
 	struct {
 		struct eth_header eth;
-		struct vlan_tag tag;
+		struct vlan_tag tag[2];
 	} saved;
-	int tagged = l2 != sizeof(saved.eth);
 	void *data = (void *)(long)ctx->data;
 
+	/* A frame with an IP header in it is longer than this in any case. */
 	if (data + sizeof(saved) > (void *)(long)ctx->data_end)
 		return -1;
 	__builtin_memcpy(&saved, data, sizeof(saved));
-	if (tagged)
-		saved.tag.type = type;
+	if (l2 == sizeof(saved))
+		saved.tag[1].type = type;
+	else if (l2 == sizeof(saved.eth) + sizeof(saved.tag[0]))
+		saved.tag[0].type = type;
 	else
 		saved.eth.type = type;
 	if (bpf_xdp_adjust_head(ctx, outer))
@@ -323,8 +326,10 @@ static __always_inline int strip(struct xdp_md *ctx, __u32 l2, __u32 outer, __be
 	data = (void *)(long)ctx->data;
 	if (data + sizeof(saved) > (void *)(long)ctx->data_end)
 		return -1;
-	if (tagged)
+	if (l2 == sizeof(saved))
 		__builtin_memcpy(data, &saved, sizeof(saved));
+	else if (l2 == sizeof(saved.eth) + sizeof(saved.tag[0]))
+		__builtin_memcpy(data, &saved, sizeof(saved.eth) + sizeof(saved.tag[0]));
 	else
 		__builtin_memcpy(data, &saved.eth, sizeof(saved.eth));
 	return 0;
@@ -342,10 +347,6 @@ int decap(struct xdp_md *ctx)
 	enum decap_reason reason;
 	__be16 type = read_ethernet(&c, &eth);
 	__u32 l2 = c.offset;
-
-	/* A second tag is for a switch to take away before. */
-	if (l2 > sizeof(struct eth_header) + sizeof(struct vlan_tag))
-		return finish(DECAP_PASS_OTHER, XDP_PASS);
 
 	if (type == be16(ETH_P_IP))
 		reason = read_outer_ipv4(&c, &t);
