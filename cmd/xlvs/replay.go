@@ -109,8 +109,11 @@ func (f *replayFlags) run(c *cobra.Command) (err error) {
 	if s.Packets > 0 || err == nil {
 		printSummary(c.OutOrStdout(), s)
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w; what came before was replayed", f.in, err)
+	switch {
+	case err != nil && s.Packets > 0:
+		return fmt.Errorf("%s: %w; what came before it was replayed", f.in, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", f.in, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package offline
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ type scene struct {
 	in, verdicts, out string
 }
 
-func readScene(t *testing.T, name string) scene {
+func readScene(t testing.TB, name string) scene {
 	t.Helper()
 	a, err := txtar.ParseFile(name)
 	fatal(t, err)
@@ -54,7 +55,7 @@ func readScene(t *testing.T, name string) scene {
 	return s
 }
 
-func fatal(t *testing.T, err error) {
+func fatal(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func fatal(t *testing.T, err error) {
 }
 
 // capture writes the scene's input as a file of the format, with gopacket. Names of interfaces exist in pcapng alone.
-func (s scene) capture(t *testing.T, f pcapio.Format) []byte {
+func (s scene) capture(t testing.TB, f pcapio.Format) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	classic := pcapgo.NewWriter(&b)
@@ -102,7 +103,7 @@ func (s scene) capture(t *testing.T, f pcapio.Format) []byte {
 }
 
 // frameOf builds a frame and says how long it was on the wire: what a cut takes away was there.
-func frameOf(t *testing.T, text string) (frame []byte, wire int) {
+func frameOf(t testing.TB, text string) (frame []byte, wire int) {
 	t.Helper()
 	frame, err := notation.Parse(text)
 	fatal(t, err)
@@ -215,4 +216,52 @@ func TestBrokenCapture(t *testing.T) {
 	if sum, err := Replay(d, in, w, nil); err == nil || !strings.Contains(err.Error(), "packet 13") || sum.Packets != 12 {
 		t.Errorf("%+v, %v", sum, err)
 	}
+}
+
+// Whatever the capture, each packet has one line, in order, that says what became of it in the end, and no frame is lost.
+func FuzzReplay(f *testing.F) {
+	for _, name := range []string{"testdata/replay/fragments.txtar", "testdata/replay/verdicts.txtar"} {
+		s := readScene(f, name)
+		for _, format := range []pcapio.Format{pcapio.Pcap, pcapio.Pcapng} {
+			f.Add(s.capture(f, format))
+		}
+	}
+	conf := readScene(f, "testdata/replay/fragments.txtar").conf
+	f.Fuzz(func(t *testing.T, capture []byte) {
+		in, err := pcapio.NewReader(bytes.NewReader(capture))
+		if err != nil {
+			return
+		}
+		d, err := New(conf, Options{Flows: caseFlows})
+		fatal(t, err)
+		defer func() { fatal(t, d.Close()) }()
+		var lines, file bytes.Buffer
+		w, err := pcapio.NewWriter(&file, pcapio.Pcap, d.Interfaces())
+		fatal(t, err)
+		sum, err := Replay(d, in, w, &lines)
+		var failed WriteError
+		if errors.As(err, &failed) {
+			t.Fatal(err)
+		}
+		fatal(t, w.Flush())
+		sent := map[int]bool{}
+		n := 0
+		for line := range strings.Lines(lines.String()) {
+			n++
+			var v Verdict
+			fatal(t, json.Unmarshal([]byte(line), &v))
+			if v.N != n || !slices.Contains([]string{"forward", "reply", "drop", "pass"}, v.Verdict) {
+				t.Fatalf("line %d: %s", n, line)
+			}
+			for _, k := range v.Out {
+				if sent[k] || k < 1 || k > sum.Frames {
+					t.Fatalf("line %d: frame %d again, or of %d: %s", n, k, sum.Frames, line)
+				}
+				sent[k] = true
+			}
+		}
+		if n != sum.Packets || len(sent) != sum.Frames || d.leaked() != 0 || len(d.waiting) != 0 {
+			t.Fatalf("%d lines, %d frames, %d leaked, %d wait: %+v", n, len(sent), d.leaked(), len(d.waiting), sum)
+		}
+	})
 }

@@ -61,7 +61,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 		c.b = bufio.NewReaderSize(c.zip, 1<<16)
 	}
 	head, err = c.b.Peek(pcapHeader)
-	if err != nil && !c.ended(err) {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err // a directory, for one
 	}
 	for _, m := range magic {
@@ -104,7 +104,7 @@ func (u *unzip) Read(b []byte) (int, error) {
 
 // ended says whether reading failed because the file ends, or what is compressed in it.
 func (r *Reader) ended(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || r.zip != nil && r.zip.cut && r.b.Buffered() == 0
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errZipCut) || r.zip != nil && r.zip.cut && r.b.Buffered() == 0
 }
 
 func (r *Reader) startNg() (err error) {
