@@ -39,7 +39,7 @@ func replayCmd() *cobra.Command {
 		},
 	}
 	configFlag(cmd, &f.config)
-	cmd.Flags().StringVar(&f.in, "in", "", "capture to read, pcap or pcapng (required)")
+	cmd.Flags().StringVar(&f.in, "in", "", "capture to read, pcap or pcapng, gzip'd or not (required)")
 	cmd.Flags().StringVar(&f.out, "out", "", "capture to write; .pcap or .pcapng says which format (required)")
 	cmd.Flags().StringVar(&f.verdicts, "verdicts", "", "write a JSON object for each packet of the input to `FILE`")
 	downFlag(cmd, &f.down)

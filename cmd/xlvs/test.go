@@ -34,6 +34,7 @@ func runTests(c *cobra.Command, files []string, verbose bool) error {
 	var broken error
 	for _, name := range files {
 		f, err := offline.LoadCases(name)
+		before := failed
 		if err == nil {
 			err = f.Run(func(r offline.CaseResult) {
 				total++
@@ -48,6 +49,11 @@ func runTests(c *cobra.Command, files []string, verbose bool) error {
 					fmt.Fprintf(w, "ok   %s:%d: %s\n", name, r.Line, r.Name)
 				}
 			})
+		}
+		if failed > before { // one of these may be why
+			for _, text := range f.Warnings {
+				fmt.Fprintf(c.ErrOrStderr(), "xlvs: warning: %s: %s\n", name, text)
+			}
 		}
 		if err != nil {
 			fmt.Fprintln(c.ErrOrStderr(), message(err)) // and the other files have their turn

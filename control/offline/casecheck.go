@@ -60,6 +60,11 @@ func (f *CaseFile) check() config.Errors {
 			k.keep(err)
 			continue
 		}
+		for _, w := range k.what.Warnings {
+			if !slices.Contains(f.Warnings, w) {
+				f.Warnings = append(f.Warnings, w)
+			}
+		}
 		k.conf, k.ports = conf, nil
 		f.confs = append(f.confs, conf)
 		for i := range conf.Interfaces {

@@ -25,6 +25,9 @@ type CaseFile struct {
 	Each   []map[string]string `yaml:"each"`
 	Cases  []Case              `yaml:"cases"`
 
+	// Warnings are the backends that cannot be reached, and why: packets to them are dropped.
+	Warnings []string `yaml:"-"`
+
 	text  []byte
 	confs []*config.Config // by variant of Each
 }
