@@ -35,6 +35,7 @@ type Result struct {
 	Verdict Verdict
 	Reason  string // for people
 	Latency time.Duration
+	silent  bool // nothing came back in time
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -192,7 +193,9 @@ func failure(err error, t Target) Result {
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
-		return bad("no answer in %v", t.Spec.Timeout)
+		r := bad("no answer in %v", t.Spec.Timeout)
+		r.silent = true
+		return r
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return bad("connection refused by %v", t.Addr)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

@@ -10,6 +10,7 @@ type damper struct {
 	reported bool // observe has returned true at least once
 	streak   int  // results in a row that were alike
 	last     bool // what they were
+	excused  bool // down by no fault of its own: one success brings it up
 }
 
 // observe takes one result and tells whether the state is news: it changed, or it is the first one.
@@ -28,10 +29,14 @@ func (d *damper) observe(ok bool) bool {
 	need := d.fall
 	if ok {
 		need = d.rise
+		if d.excused {
+			need = 1
+		}
 	}
 	if ok == d.up || d.streak < need {
 		return false
 	}
 	d.up = ok
+	d.excused = d.excused && !ok
 	return true
 }

@@ -99,6 +99,10 @@ type Options struct {
 	// Set is just removing, never after Close has returned.
 	Notify func(Update)
 
+	// Silence is told the address of a target from which nothing came back in time, after each such check, from that check's
+	// goroutine: whoever knows its next hop may have a look.
+	Silence func(netip.Addr)
+
 	// Dial replaces the dialer (tests, network namespaces).
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -109,9 +113,10 @@ type Options struct {
 
 // A Monitor checks targets until Close.
 type Monitor struct {
-	notify func(Update)
-	dial   dialFunc
-	slots  chan struct{}
+	notify  func(Update)
+	silence func(netip.Addr)
+	dial    dialFunc
+	slots   chan struct{}
 
 	mu     sync.Mutex
 	tasks  map[string]*task
@@ -136,15 +141,19 @@ func New(o Options) *Monitor {
 	if o.Notify == nil {
 		o.Notify = func(Update) {}
 	}
+	if o.Silence == nil {
+		o.Silence = func(netip.Addr) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Monitor{
-		notify: o.Notify,
-		dial:   o.Dial,
-		slots:  make(chan struct{}, o.Concurrency),
-		tasks:  map[string]*task{},
-		wake:   make(chan struct{}, 1),
-		ctx:    ctx,
-		cancel: cancel,
+		notify:  o.Notify,
+		silence: o.Silence,
+		dial:    o.Dial,
+		slots:   make(chan struct{}, o.Concurrency),
+		tasks:   map[string]*task{},
+		wake:    make(chan struct{}, 1),
+		ctx:     ctx,
+		cancel:  cancel,
 	}
 	m.wg.Go(m.deliver)
 	return m
@@ -191,6 +200,28 @@ func (m *Monitor) Status(id string) (s Status, ok bool) {
 	s = t.status
 	s.ID, s.Up, s.Known, s.Streak = id, t.damper.up, t.damper.known, t.damper.streak
 	return s, true
+}
+
+// Cut says that this host's own link or route to a target is missing, or no longer so. Checks go on and count as ever: what
+// cannot be reached can take no traffic. But a target that falls while it is cut off comes up with its first success, whatever Rise
+// is, for the fault was not its own; and when the cut is over it is checked at once, in place of a check that is under way.
+func (m *Monitor) Cut(id string, cut bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.tasks[id]
+	if t == nil || t.cut == cut {
+		return
+	}
+	if t.cut = cut; cut {
+		return
+	}
+	if t.interrupt != nil {
+		t.interrupt()
+	}
+	select {
+	case t.again <- struct{}{}:
+	default:
+	}
 }
 
 // Close stops all checks and waits for them. Further calls do nothing.

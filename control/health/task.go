@@ -18,21 +18,25 @@ type task struct {
 	begin  time.Time
 	phase  time.Duration // of its ticks: begin + phase + k·interval
 
-	damper damper
-	status Status
+	damper    damper
+	status    Status
+	cut       bool               // see Monitor.Cut
+	interrupt context.CancelFunc // ends the check that is under way without a result; nil: there is none
+	again     chan struct{}      // capacity 1: check now
 }
 
 // start begins to check t; old is the task of the same ID whose state it takes over, if any. The caller holds m.mu.
 func (m *Monitor) start(t Target, old *task) {
 	ctx, cancel := context.WithCancel(m.ctx)
-	n := &task{target: t, stop: cancel, begin: time.Now(), check: newChecker(t, m.dial)}
+	n := &task{target: t, stop: cancel, begin: time.Now(), check: newChecker(t, m.dial), again: make(chan struct{}, 1)}
 	n.damper = damper{rise: t.Spec.Rise, fall: t.Spec.Fall}
 	if old != nil {
 		old.stop()
 		n.status = old.status
 		n.damper.up = old.damper.up
 		n.damper.known = old.damper.known && old.target.Addr == t.Addr
-		n.damper.reported = old.damper.reported
+		n.damper.reported, n.damper.excused = old.damper.reported, old.damper.excused
+		n.cut = old.cut
 	}
 	// A random phase, not one derived from the ID: the directors of a fleet must not all
 	// check a backend at the same instant either.
@@ -55,18 +59,24 @@ func (m *Monitor) run(ctx context.Context, t *task) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-t.again:
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case m.slots <- struct{}{}:
 		}
-		res := runCheck(ctx, t.check, t.target)
+		res, whole := m.attempt(ctx, t)
 		<-m.slots
 		if ctx.Err() != nil {
 			return // the result may be that of the cancelled context
 		}
-		m.record(t, res)
+		if whole {
+			m.record(t, res)
+			if res.silent {
+				m.silence(t.target.Addr.Addr())
+			}
+		}
 		timer.Reset(t.untilNext(time.Now()))
 	}
 }
@@ -89,6 +99,20 @@ func (t *task) untilNext(now time.Time) time.Duration {
 		return -since
 	}
 	return interval - since%interval
+}
+
+// attempt makes a check. whole is false if it was interrupted, and has no result.
+func (m *Monitor) attempt(ctx context.Context, t *task) (r Result, whole bool) {
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
+	m.mu.Lock()
+	t.interrupt = interrupt
+	m.mu.Unlock()
+	r = runCheck(ctx, t.check, t.target)
+	m.mu.Lock()
+	t.interrupt = nil
+	m.mu.Unlock()
+	return r, ctx.Err() == nil
 }
 
 func runCheck(ctx context.Context, c checker, t Target) Result {
@@ -118,6 +142,9 @@ func (m *Monitor) record(t *task, r Result) {
 	}
 	if !t.damper.observe(r.Verdict == Good) {
 		return
+	}
+	if !t.damper.up && t.cut {
+		t.damper.excused = true
 	}
 	s.Update = Update{ID: t.target.ID, Up: t.damper.up, Reason: r.Reason, At: s.LastAt, Latency: r.Latency}
 	m.queue = append(m.queue, s.Update)
