@@ -3,6 +3,8 @@ package neigh
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -53,6 +55,34 @@ func protocol(k neighKey) string {
 		return "ARP"
 	}
 	return "neighbour solicitation"
+}
+
+func downError(addr netip.Addr, link Facts) error {
+	return cutError(fmt.Sprintf("%v is on %s, which is down or has no carrier", addr, link.Name))
+}
+
+// noRoute says why there is no route to addr, as far as can be known: with an interface that is set down the kernel removes the
+// routes over it, and without its address those to the address's subnet.
+func (r *Resolver) noRoute(addr netip.Addr) error {
+	family := "IPv6"
+	if addr.Is4() {
+		family = "IPv4"
+	}
+	last, found := r.last[addr]
+	link, here := r.seen[last]
+	switch {
+	case !found:
+		return cutError(fmt.Sprintf("no route to %v", addr))
+	case !here:
+		return cutError(fmt.Sprintf("no route to %v: the interface that it was on is gone", addr))
+	case !link.Up:
+		return downError(addr, link)
+	case !slices.ContainsFunc(link.Addrs, func(p netip.Prefix) bool {
+		return p.Addr().Is4() == addr.Is4() && (addr.Is4() || !p.Addr().IsLinkLocalUnicast())
+	}):
+		return cutError(fmt.Sprintf("no route to %v: %s, which it was on, has no %s address any more; give it back (`ip address add`)", addr, link.Name, family))
+	}
+	return cutError(fmt.Sprintf("no route to %v: there is none over %s any more; set it again (`ip route add`)", addr, link.Name))
 }
 
 func joinErrors(errs []error) error {

@@ -2,6 +2,7 @@ package neigh
 
 import (
 	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
 	"strings"
@@ -26,13 +27,15 @@ type fakeKernel struct {
 	subs     int
 	refuse   error // what subscribe and listings fail with
 	closed   bool
+	settings map[string]int
+	readOnly bool // settings cannot be written
 }
 
 func newFake() *fakeKernel {
 	return &fakeKernel{
 		links: []Facts{{Name: "eth0", Index: 2, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500, Up: true,
 			Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}},
-		table: map[neighKey]neighbour{}, uses: map[neighKey][]time.Time{}, verifies: map[neighKey][]time.Time{},
+		settings: map[string]int{}, table: map[neighKey]neighbour{}, uses: map[neighKey][]time.Time{}, verifies: map[neighKey][]time.Time{},
 	}
 }
 
@@ -76,6 +79,26 @@ func (k *fakeKernel) remove(key neighKey) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.removed = append(k.removed, key)
+	return nil
+}
+
+func (k *fakeKernel) setting(name string) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v, ok := k.settings[name]
+	if !ok {
+		return 0, fs.ErrNotExist
+	}
+	return v, nil
+}
+
+func (k *fakeKernel) set(name string, value int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.readOnly {
+		return fs.ErrPermission
+	}
+	k.settings[name] = value
 	return nil
 }
 

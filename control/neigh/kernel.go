@@ -19,6 +19,9 @@ type kernel interface {
 	verify(n neighbour) error
 	// remove deletes an entry; one that is not there is no error.
 	remove(key neighKey) error
+	// setting reads a kernel setting that is a number, set writes it.
+	setting(name string) (int, error)
+	set(name string, value int) error
 	// subscribe starts a stream of events. The channel is closed when the stream breaks or stop is called; events may
 	// have been lost then.
 	subscribe() (events <-chan event, stop func(), err error)

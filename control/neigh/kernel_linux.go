@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -59,7 +63,7 @@ func (k *netlinkKernel) interfaces() ([]Facts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	byIndex := map[int][]netip.Prefix{}
+	byIndex, static := map[int][]netip.Prefix{}, map[int]bool{}
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if a.IPNet == nil || !ok {
@@ -67,11 +71,14 @@ func (k *netlinkKernel) interfaces() ([]Facts, error) {
 		}
 		ones, _ := a.Mask.Size()
 		byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], netip.PrefixFrom(ip.Unmap(), ones))
+		if ip.Unmap().Is6() && !ip.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_PERMANENT != 0 {
+			static[a.LinkIndex] = true
+		}
 	}
 	facts := make([]Facts, 0, len(links))
 	for _, l := range links {
 		a := l.Attrs()
-		f := Facts{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, Addrs: byIndex[a.Index]}
+		f := Facts{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, Addrs: byIndex[a.Index], Static6: static[a.Index]}
 		f.Up = running(a.RawFlags)
 		f.NoARP = a.RawFlags&(unix.IFF_LOOPBACK|unix.IFF_NOARP) != 0 || len(a.HardwareAddr) != 6
 		f.VLAN = vlanOf(l)
@@ -194,6 +201,48 @@ func (k *netlinkKernel) remove(key neighKey) error {
 		return nil
 	}
 	return err
+}
+
+// inNamespace runs f where the kernel resolves /proc/sys/net: on a thread in the namespace. One that cannot be put back is thrown away.
+func (k *netlinkKernel) inNamespace(f func() error) error {
+	if !k.ns.IsOpen() {
+		return f()
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			done <- err
+			return
+		}
+		defer home.Close()
+		if err := netns.Set(k.ns); err != nil {
+			done <- fmt.Errorf("enter the network namespace: %w", err)
+			return
+		}
+		err = f()
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func (k *netlinkKernel) setting(name string) (value int, err error) {
+	err = k.inNamespace(func() error {
+		b, err := os.ReadFile("/proc/sys/" + name)
+		if err == nil {
+			value, err = strconv.Atoi(strings.TrimSpace(string(b)))
+		}
+		return err
+	})
+	return value, err
+}
+
+func (k *netlinkKernel) set(name string, value int) error {
+	return k.inNamespace(func() error { return os.WriteFile("/proc/sys/"+name, []byte(strconv.Itoa(value)), 0) })
 }
 
 func (k *netlinkKernel) subscribe() (<-chan event, func(), error) {

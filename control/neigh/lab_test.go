@@ -92,6 +92,12 @@ func newNamespace(t *testing.T) netns.NsHandle {
 	return ns
 }
 
+// inNamespace runs f on a thread in ns.
+func inNamespace(t *testing.T, ns netns.NsHandle, f func() error) {
+	t.Helper()
+	must(t, (&netlinkKernel{ns: ns}).inNamespace(f))
+}
+
 func handle(t *testing.T, ns netns.NsHandle) *netlink.Handle {
 	t.Helper()
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)

@@ -55,6 +55,8 @@ type Facts struct {
 	Ups   uint64         // how often it was seen coming up: a flap too short for Up to show changes it
 	NoARP bool           // has no Ethernet neighbours: loopback, tunnels, IFF_NOARP
 	VLAN  VLAN
+
+	Static6 bool // one of Addrs is an IPv6 address that is neither link-local nor ends by itself: see KeepAddresses
 }
 
 // A VLAN says of which interface another is a VLAN. The zero VLAN is none.
@@ -66,7 +68,7 @@ type VLAN struct {
 
 func (f Facts) equal(o Facts) bool {
 	return f.Name == o.Name && f.Index == o.Index && slices.Equal(f.MAC, o.MAC) && f.MTU == o.MTU &&
-		slices.Equal(f.Addrs, o.Addrs) && f.Up == o.Up && f.Ups == o.Ups && f.NoARP == o.NoARP && f.VLAN == o.VLAN
+		slices.Equal(f.Addrs, o.Addrs) && f.Up == o.Up && f.Ups == o.Ups && f.NoARP == o.NoARP && f.VLAN == o.VLAN && f.Static6 == o.Static6
 }
 
 // Options of a Resolver. The zero value works.
@@ -91,6 +93,7 @@ type Resolver struct {
 	kernel  kernel
 	changed chan struct{} // capacity 1
 	kick    chan struct{} // capacity 1: wants changed
+	doubt   chan struct{} // capacity 1: doubts has grown
 	done    chan struct{}
 	stopped chan struct{}
 	once    sync.Once
@@ -101,11 +104,14 @@ type Resolver struct {
 	hops   map[netip.Addr]answer
 	links  map[string]Facts
 	locals []netip.Addr
+	doubts map[netip.Addr]bool
+	kept   map[linkName]int // settings that KeepAddresses changed, with what they were
 
 	// The fields below belong to the goroutine of run.
 	seen    map[int]Facts // by index: what links is made of
 	table   map[neighKey]neighbour
 	paths   map[netip.Addr]path
+	last    map[netip.Addr]int // index of the interface that each wanted address was last found behind
 	probed  map[neighKey]time.Time
 	created map[neighKey]bool // entries that exist because we asked
 	running map[int]bool      // whether each link was up when last heard of
@@ -146,12 +152,13 @@ func newResolver(o Options, k kernel) *Resolver {
 	}
 	return &Resolver{
 		opt: o, kernel: k,
-		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 		done: make(chan struct{}), stopped: make(chan struct{}),
 		wants: map[netip.Addr]Want{}, hops: map[netip.Addr]answer{}, links: map[string]Facts{},
 		seen: map[int]Facts{}, table: map[neighKey]neighbour{}, paths: map[netip.Addr]path{},
 		probed: map[neighKey]time.Time{}, created: map[neighKey]bool{},
 		running: map[int]bool{}, ups: map[int]uint64{}, warned: map[string]time.Time{},
+		last: map[netip.Addr]int{}, kept: map[linkName]int{}, doubts: map[netip.Addr]bool{},
 	}
 }
 
@@ -176,6 +183,17 @@ func (r *Resolver) Changed() <-chan struct{} { return r.changed }
 // ErrPending says that an address is wanted since a moment ago, and nothing is known about it yet.
 var ErrPending = errors.New("the first look-up is under way")
 
+// ErrCut is what those errors of Lookup are that lie in this host's own links, addresses or routes, as opposed to a next hop that does
+// not answer.
+var ErrCut = errors.New("this host has no way there")
+
+// A cutError says what is missing here.
+type cutError string
+
+func (e cutError) Error() string { return string(e) }
+
+func (cutError) Is(target error) bool { return target == ErrCut }
+
 // Lookup returns the next hop of a wanted address, or an error that says why it is not known.
 func (r *Resolver) Lookup(addr netip.Addr) (Hop, error) {
 	addr = addr.Unmap()
@@ -188,6 +206,15 @@ func (r *Resolver) Lookup(addr netip.Addr) (Hop, error) {
 		return Hop{}, fmt.Errorf("%v: %w", addr, ErrPending)
 	}
 	return Hop{}, fmt.Errorf("%v is not among the wanted addresses", addr)
+}
+
+// Doubt says that nothing comes back from a wanted address. Its next hop is asked whether it still has its MAC, at most every Reprobe: the kernel
+// by itself believes in one that it has heard of for up to 45 s.
+func (r *Resolver) Doubt(addr netip.Addr) {
+	r.mu.Lock()
+	r.doubts[addr.Unmap()] = true
+	r.mu.Unlock()
+	signal(r.doubt)
 }
 
 // Locals returns all addresses of all interfaces of this host, sorted.
@@ -219,7 +246,8 @@ func (r *Resolver) VLANs() []Facts {
 	return out
 }
 
-// Close stops the resolver and deletes the neighbour entries that its asking has created. Further calls do nothing.
+// Close stops the resolver, deletes the neighbour entries that its asking has created, and undoes KeepAddresses, which must not be
+// called at the same time. Further calls do nothing.
 func (r *Resolver) Close() error {
 	r.once.Do(func() {
 		close(r.done)

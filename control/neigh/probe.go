@@ -3,6 +3,7 @@ package neigh
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -49,6 +50,25 @@ func (r *Resolver) probe(k neighKey, now time.Time) {
 	}
 }
 
+// verifyDoubted asks the next hops of the addresses that Doubt was told of.
+func (r *Resolver) verifyDoubted() {
+	r.mu.Lock()
+	doubts := r.doubts
+	r.doubts = map[netip.Addr]bool{}
+	r.mu.Unlock()
+	now := time.Now()
+	for addr := range doubts {
+		k := r.paths[addr].key
+		n := r.table[k]
+		const believed = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY
+		if n.state&believed == 0 || now.Sub(r.probed[k]) < r.opt.Reprobe {
+			continue
+		}
+		r.probed[k] = now
+		r.warnProbe(k, r.kernel.verify(n))
+	}
+}
+
 func (r *Resolver) warnProbe(k neighKey, err error) {
 	if err != nil {
 		r.warn(fmt.Errorf("make the kernel resolve %v on %s: %w", k.addr, r.seen[k.ifindex].Name, err))
@@ -67,5 +87,5 @@ func (r *Resolver) cleanup() {
 			errs = append(errs, fmt.Errorf("delete the neighbour entry of %v: %w", k.addr, err))
 		}
 	}
-	r.err = joinErrors(errs)
+	r.err = joinErrors(append(errs, r.undoKeeping()))
 }

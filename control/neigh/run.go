@@ -61,6 +61,8 @@ func (r *Resolver) run(events <-chan event, stop func()) {
 		case <-r.kick:
 			r.lookupAll()
 			r.publish()
+		case <-r.doubt:
+			r.verifyDoubted()
 		case e, ok := <-events:
 			if !ok {
 				// Lost messages (ENOBUFS) or a broken socket: begin anew at the next retry.
@@ -69,8 +71,8 @@ func (r *Resolver) run(events <-chan event, stop func()) {
 				r.warn(errors.New("netlink subscription broke, subscribing again"))
 				continue
 			}
-			changed := r.take(e)
-			if e.refresh && !pending {
+			changed, refreshing := r.take(e)
+			if refreshing && !pending {
 				pending = true
 				refresh.Reset(max(settle, holdoff-time.Since(last)))
 			}
@@ -118,16 +120,22 @@ func (r *Resolver) resubscribe() (<-chan event, func()) {
 	return events, stop
 }
 
-// take applies the news that an event carries and tells whether an answer may have changed.
-func (r *Resolver) take(e event) bool {
+// take applies the news that an event carries. It tells whether an answer may have changed, and whether all must be looked at anew.
+func (r *Resolver) take(e event) (changed, refresh bool) {
 	if e.ifindex != 0 {
-		if e.running && !r.running[e.ifindex] {
-			r.ups[e.ifindex]++
+		if e.running {
+			r.cameUp(e.ifindex)
 		}
 		r.running[e.ifindex] = e.running
+		if f, ok := r.seen[e.ifindex]; ok && f.Up && !e.running {
+			f.Up = false
+			r.seen[e.ifindex] = f
+			r.cut(f)
+			return true, e.refresh
+		}
 	}
 	if e.neigh == nil {
-		return false
+		return false, e.refresh
 	}
 	n, old := *e.neigh, r.table[e.neigh.key]
 	if e.gone {
@@ -144,11 +152,33 @@ func (r *Resolver) take(e event) bool {
 			break
 		}
 	}
-	if wanted && (e.gone || n.state&netlink.NUD_STALE != 0) {
+	if wanted && e.gone {
+		// A carrier that is lost takes the entries with it before anybody is told of the loss.
+		return false, true
+	}
+	if wanted && (n.state&netlink.NUD_STALE != 0 || n.state&netlink.NUD_FAILED != 0 && valid(old)) {
 		r.probe(n.key, time.Now())
 	}
 	// Most notifications only tell of the entry's ageing.
-	return wanted && (valid(n) != valid(old) || !slices.Equal(n.mac, old.mac))
+	return wanted && (valid(n) != valid(old) || !slices.Equal(n.mac, old.mac)), e.refresh
+}
+
+// cameUp notes that a link is up. Whoever was asked before is asked again at once.
+func (r *Resolver) cameUp(ifindex int) {
+	if r.running[ifindex] {
+		return
+	}
+	r.ups[ifindex]++
+	maps.DeleteFunc(r.probed, func(k neighKey, _ time.Time) bool { return k.ifindex == ifindex })
+}
+
+// cut says why nothing is reached any more by a link that has gone down, ahead of what the kernel will say of routes.
+func (r *Resolver) cut(link Facts) {
+	for addr, p := range r.paths {
+		if p.route.ifindex == link.Index && p.err == nil {
+			r.paths[addr] = path{route: p.route, err: downError(addr, link)}
+		}
+	}
 }
 
 func valid(n neighbour) bool { return n.state&nudValid != 0 && len(n.mac) == 6 }
@@ -178,8 +208,8 @@ func (r *Resolver) readLinks() error {
 	}
 	clear(r.seen)
 	for _, f := range list {
-		if was, known := r.running[f.Index]; known && f.Up && !was {
-			r.ups[f.Index]++
+		if _, known := r.running[f.Index]; known && f.Up {
+			r.cameUp(f.Index)
 		}
 		r.running[f.Index] = f.Up
 		f.Ups = r.ups[f.Index]
@@ -200,6 +230,7 @@ func (r *Resolver) lookupAll() {
 	for addr, w := range r.wanted() {
 		r.paths[addr] = r.lookup(w)
 	}
+	maps.DeleteFunc(r.last, func(a netip.Addr, _ int) bool { _, ok := r.paths[a]; return !ok })
 	r.probeAll()
 }
 
@@ -216,9 +247,12 @@ func (r *Resolver) lookup(w Want) path {
 		return p
 	}
 	link, known := r.seen[rt.ifindex]
+	if rt.kind == unicast {
+		r.last[w.Addr] = rt.ifindex
+	}
 	switch {
 	case rt.kind == unreachable:
-		p.err = fmt.Errorf("no route to %v", w.Addr)
+		p.err = r.noRoute(w.Addr)
 	case rt.kind == local:
 		p.err = fmt.Errorf("%v is this host's own address", w.Addr)
 	case rt.kind == unusable:
@@ -226,7 +260,7 @@ func (r *Resolver) lookup(w Want) path {
 	case !known:
 		p.err = fmt.Errorf("%v is on interface number %d, which is not known yet", w.Addr, rt.ifindex)
 	case !link.Up:
-		p.err = fmt.Errorf("%v is on %s, which is down or has no carrier", w.Addr, link.Name)
+		p.err = downError(w.Addr, link)
 	case len(link.MAC) != 6:
 		p.err = fmt.Errorf("%v is on %s, which is no Ethernet interface", w.Addr, link.Name)
 	case w.MAC == nil:
