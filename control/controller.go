@@ -38,6 +38,7 @@ type Options struct {
 	Version  string
 	Engine   *dataplane.Engine
 	Datapath Datapath
+	MaxMTU   int // the largest that packet memory has room for; 0: any
 	Log      *flowlog.Log
 }
 
@@ -75,8 +76,10 @@ type Controller struct {
 	macs                       []net.HardwareAddr // by interface: what the datapath was told
 	hops                       map[routeKey]*hopState
 	vips                       vips
-	warned                     map[string]string // by part and subject: the warning that holds
-	lines                      []flowlog.Record  // written once all that is urgent is done
+	warned                     map[string]string   // by part and subject: the warning that holds
+	keeping                    map[string]linkTime // by interface: when keeping its addresses was last tried
+	cut                        map[string]bool     // IDs of checks whose targets this host cannot reach by its own fault
+	lines                      []flowlog.Record    // written once all that is urgent is done
 	due                        deadline
 	drain                      drain
 }
@@ -95,12 +98,15 @@ type nextHops interface {
 	Locals() []netip.Addr
 	Interface(string) (neigh.Facts, bool)
 	VLANs() []neigh.Facts
+	KeepAddresses(string) (*neigh.Setting, error)
+	Doubt(netip.Addr)
 	Close() error
 }
 
 type checks interface {
 	Set([]health.Target)
 	Status(id string) (health.Status, bool)
+	Cut(id string, cut bool)
 	Close()
 }
 
@@ -125,7 +131,7 @@ func New(o Options) (*Controller, error) {
 	c.parts.announce = announce.New(announce.Options{OnConflict: func(x announce.Conflict) {
 		c.log.Emit(flowlog.VIPConflict{Address: x.VIP, MAC: mac(x.MAC), Interface: x.Interface})
 	}})
-	c.parts.health = health.New(health.Options{Notify: c.inbox.put})
+	c.parts.health = health.New(health.Options{Notify: c.inbox.put, Silence: c.parts.neigh.Doubt})
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -143,6 +149,7 @@ func newController(o Options) *Controller {
 		tables: map[string]*built{}, checkIDs: map[string]string{}, names: map[table.Ref]backendName{},
 		steering: steering{sure: true}, // rules begin empty
 		hops:     map[routeKey]*hopState{}, warned: map[string]string{}, due: newDeadline(),
+		keeping: map[string]linkTime{}, cut: map[string]bool{},
 		drain: drain{atOnce: drainAtOnce},
 	}
 }

@@ -32,6 +32,8 @@ type fakeNeigh struct {
 	errs    map[netip.Addr]error
 	closed  bool
 	order   *[]string
+	keeps   []string // interfaces that were to keep their addresses
+	keepErr error
 }
 
 func newFakeNeigh(order *[]string) *fakeNeigh {
@@ -108,6 +110,18 @@ func (f *fakeNeigh) VLANs() (out []neigh.Facts) {
 	return out
 }
 
+func (f *fakeNeigh) KeepAddresses(name string) (*neigh.Setting, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keeps = append(f.keeps, name)
+	if f.keepErr != nil {
+		return nil, f.keepErr
+	}
+	return &neigh.Setting{Name: "net/ipv6/conf/" + name + "/keep_addr_on_down", Is: 1}, nil
+}
+
+func (f *fakeNeigh) Doubt(netip.Addr) {}
+
 func (f *fakeNeigh) Close() error {
 	f.closed = true
 	*f.order = append(*f.order, "neigh closed")
@@ -130,6 +144,7 @@ type fakeHealth struct {
 	mu      sync.Mutex
 	targets map[string]health.Target
 	status  map[string]health.Status
+	cuts    []string
 	order   *[]string
 }
 
@@ -153,6 +168,13 @@ func (f *fakeHealth) Status(id string) (health.Status, bool) {
 	defer f.mu.Unlock()
 	_, ok := f.targets[id]
 	return f.status[id], ok
+}
+
+// Cut notes who is cut off, and in which order who no longer is.
+func (f *fakeHealth) Cut(id string, cut bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cuts = append(f.cuts, fmt.Sprintf("%v %t", f.targets[id].Addr, cut))
 }
 
 func (f *fakeHealth) Close() { *f.order = append(*f.order, "health closed") }

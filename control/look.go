@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -33,18 +34,87 @@ func (c *Controller) lookAtInterfaces() {
 		case !f.Up && (old.Up || old.Name == ""):
 			c.say(flowlog.LinkDown{Interface: name})
 		case f.Up && !old.Up && old.Name != "":
-			c.say(flowlog.LinkUp{Interface: name})
+			c.sayUp(name)
 		}
+		c.warn("neigh", name+" MTU", c.checkMTU(&f))
 		c.mu.Lock()
 		c.facts[i] = f
 		c.mu.Unlock()
 		c.tellMAC(i, f.MAC)
 	}
 	c.lookAtVLANs()
+	c.keepAddresses()
 }
 
 func errMadeAnew(name string) error {
 	return fmt.Errorf("%s was removed and made anew: the director's sockets and steering program went with the old one; restart the director", name)
+}
+
+// checkMTU tells whether packet memory, which is laid out once, has room for an interface's frames.
+func (c *Controller) checkMTU(f *neigh.Facts) error {
+	if most := c.opt.MaxMTU; most > 0 && f.MTU > most {
+		return fmt.Errorf("%s has an MTU of %d by now, but the director's frames hold packets of %d bytes at most, and larger ones are lost:"+
+			" set it back (`ip link set %s mtu %d`), or start the director again, which then makes its frames larger if it can",
+			f.Name, f.MTU, most, f.Name, most)
+	}
+	return nil
+}
+
+// sayUp tells of a link that came up. What is still out of reach behind it a moment later is told of once more, since
+// the reason cannot be the same.
+func (c *Controller) sayUp(name string) {
+	c.say(flowlog.LinkUp{Interface: name})
+	now := time.Now()
+	for _, h := range c.hops {
+		if h.lost && h.ifname == name {
+			h.lost, h.since = false, now
+		}
+	}
+}
+
+// A linkTime is an interface from one of its comings up to the next.
+type linkTime struct {
+	index int
+	ups   uint64
+}
+
+// keepAddresses has the kernel keep the static IPv6 addresses of interfaces that go down. Where that fails, it is tried and told again
+// when the link has come up, which the addresses will not survive a second time.
+func (c *Controller) keepAddresses() {
+	for _, f := range c.allFacts() {
+		at := linkTime{f.Index, f.Ups}
+		about := f.Name + " addresses"
+		if !f.Static6 {
+			delete(c.keeping, f.Name)
+			c.warn("neigh", about, nil)
+			continue
+		}
+		if c.keeping[f.Name] == at {
+			continue
+		}
+		c.keeping[f.Name] = at
+		s, err := c.neigh.KeepAddresses(f.Name)
+		c.warn("neigh", about, nil)
+		c.warn("neigh", about, err)
+		if s != nil {
+			c.say(flowlog.SettingChanged{Setting: s.Name, Was: s.Was, Value: s.Is,
+				Reason: fmt.Sprintf("%s is to keep its IPv6 addresses when it is set down", f.Name)})
+		}
+	}
+}
+
+// tellChecks tells the health checks which backends this host cannot reach by its own fault. That lasts until one is resolved.
+func (c *Controller) tellChecks() {
+	for id, all := range c.byCheck {
+		err := all[0].route.err
+		if cut := errors.Is(err, neigh.ErrCut) || c.cut[id] && err != nil; cut != c.cut[id] {
+			c.parts.health.Cut(id, cut)
+			if c.cut[id] = cut; !cut {
+				delete(c.cut, id)
+			}
+		}
+	}
+	maps.DeleteFunc(c.cut, func(id string, _ bool) bool { return c.byCheck[id] == nil })
 }
 
 // tellMAC keeps the steering program up to date; until that succeeds it is tried again.
@@ -103,8 +173,8 @@ func (c *Controller) route(k routeKey) *route {
 }
 
 // patience is how long an address may be without an answer before the log tells: the kernel asks three times,
-// a second apart, and the first answer usually comes at once.
-const patience = time.Second
+// a second apart. The first answer usually comes at once, but on a link that just came up the first question may be lost.
+const patience = 1500 * time.Millisecond
 
 // A hopState is what the log last said about a route.
 type hopState struct {

@@ -211,3 +211,9 @@ func (h *fileHops) Changed() <-chan struct{} { return nil }
 
 // Close implements nextHops.
 func (h *fileHops) Close() error { return nil }
+
+// KeepAddresses does nothing: there is no kernel.
+func (h *fileHops) KeepAddresses(string) (*neigh.Setting, error) { return nil, nil }
+
+// Doubt does nothing: what the file says is so.
+func (h *fileHops) Doubt(netip.Addr) {}

@@ -19,6 +19,7 @@ func (c *Controller) reconcile() {
 	now := time.Now()
 	c.lookAtInterfaces()
 	c.lookAtHops(c.services)
+	c.tellChecks()
 	c.standIn()
 	err := c.install(c.conf, c.services)
 	if err != nil {

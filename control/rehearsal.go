@@ -84,6 +84,7 @@ func (nowhere) SetMAC(int, net.HardwareAddr) error       { return nil }
 func (nowhere) Steered(int) (steer.Counters, error)      { return steer.Counters{}, nil }
 func (nowhere) Set([]health.Target)                      {}
 func (nowhere) Status(string) (s health.Status, ok bool) { return s, false }
+func (nowhere) Cut(string, bool)                         {}
 func (nowhere) Close()                                   {}
 
 type silence struct{}

@@ -53,6 +53,7 @@ func (c *Controller) apply(conf *config.Config) error {
 		return err
 	}
 	c.adopt(conf, next, now)
+	c.tellChecks()
 	c.say(flowlog.ConfigApplied{Generation: c.generation, Services: len(next), Backends: backendsOf(next), File: c.opt.File})
 	c.report(now)
 	return nil

@@ -20,10 +20,10 @@ type vips struct {
 // interfaces that do not work.
 func (c *Controller) announceAll() error {
 	var ifs []announce.Interface
-	macs := map[string][6]byte{}
+	macs, up := map[string][6]byte{}, map[string]bool{}
 	for _, f := range c.allFacts() {
 		ifs = append(ifs, announce.Interface{Name: f.Name, Index: f.Index, MAC: f.MAC, Addrs: f.Addrs, Up: f.Up, Ups: f.Ups, NoARP: f.NoARP})
-		macs[f.Name] = mac(f.MAC)
+		macs[f.Name], up[f.Name] = mac(f.MAC), f.Up
 	}
 	// A prefix can be many thousand VIPs: not for each health result.
 	if c.vips.done && sameArray(c.vips.of, c.services) && reflect.DeepEqual(c.vips.ifs, ifs) {
@@ -34,8 +34,10 @@ func (c *Controller) announceAll() error {
 	for _, st := range c.parts.announce.Status() {
 		for _, v := range st.VIPs {
 			line := flowlog.VIPAnnounced{Address: v, MAC: macs[st.Interface], Interface: st.Interface}
-			told[line] = true
-			if !c.vips.told[line] {
+			if c.vips.told[line] {
+				told[line] = true
+			} else if up[st.Interface] {
+				told[line] = true
 				c.say(line)
 			}
 		}

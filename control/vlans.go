@@ -137,7 +137,7 @@ func (c *Controller) tellVLANs(vlans []vlan) {
 		}
 		switch up, wasUp := is.up(), was.up(); {
 		case up && !wasUp:
-			c.say(flowlog.LinkUp{Interface: is.facts.Name})
+			c.sayUp(is.facts.Name)
 		case !up && wasUp:
 			c.say(flowlog.LinkDown{Interface: was.facts.Name})
 		}

@@ -73,12 +73,9 @@ func (h *Host) setUp() (err error) {
 		"net.ipv6.conf.all.accept_redirects":     "0",
 		"net.ipv6.conf.default.accept_redirects": "0",
 		// Addresses of a lab are unique by construction; detection would cost a second each.
-		"net.ipv6.conf.all.accept_dad":     "0",
-		"net.ipv6.conf.default.accept_dad": "0",
-		"net.ipv6.conf.default.accept_ra":  "0",
-		// As IPv4 has it: an interface that goes down and up again keeps its addresses.
-		"net.ipv6.conf.all.keep_addr_on_down":        "1",
-		"net.ipv6.conf.default.keep_addr_on_down":    "1",
+		"net.ipv6.conf.all.accept_dad":               "0",
+		"net.ipv6.conf.default.accept_dad":           "0",
+		"net.ipv6.conf.default.accept_ra":            "0",
 		"net.ipv6.conf.default.router_solicitations": "0",
 	})
 }
@@ -205,8 +202,8 @@ func (h *Host) MAC(ifname string) (net.HardwareAddr, error) {
 	return l.Attrs().HardwareAddr, nil
 }
 
-// SetLink sets an interface up or down. Addresses and the routes to their subnets survive that; other routes over
-// an interface that goes down are gone, as on a real machine: see Lab.RestoreRoutes.
+// SetLink sets an interface up or down, with a kernel's defaults: IPv4 addresses and the routes to their subnets survive that, IPv6
+// ones do where keep_addr_on_down is set (a running director sets it); routes by a gateway are gone: see Lab.RestoreRoutes.
 func (h *Host) SetLink(ifname string, up bool) error {
 	l, err := h.link(ifname)
 	if err != nil {

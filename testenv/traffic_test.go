@@ -214,6 +214,9 @@ func TestRoutedReplyPaths(t *testing.T) {
 
 func TestLinkFlap(t *testing.T) {
 	l := newLab(t, Options{Layout: Routed, Servers: 1, Modes: []table.Mode{table.DR, table.TUN}, Decap: noDecap})
+	if err := l.Director.Sysctl(map[string]string{"net.ipv6.conf.all.keep_addr_on_down": "1"}); err != nil {
+		t.Fatal(err)
+	}
 	for _, up := range []bool{false, true} {
 		for _, ifname := range l.DirectorInterfaces {
 			if err := l.Director.SetLink(ifname, up); err != nil {

@@ -100,7 +100,7 @@ func run(ctx context.Context, file string, conf *config.Config) (err error) {
 	defer func() { err = errors.Join(err, d.path.Close()) }()
 	d.logStart()
 	runtime.GOMAXPROCS(dataplane.Processors(d.path.Engine.Workers()))
-	d.ctl, err = control.New(control.Options{Config: conf, File: file, Version: version, Engine: d.path.Engine, Datapath: d, Log: d.log})
+	d.ctl, err = control.New(control.Options{Config: conf, File: file, Version: version, Engine: d.path.Engine, Datapath: d, MaxMTU: d.path.MaxMTU(), Log: d.log})
 	if err != nil {
 		return err
 	}

@@ -31,10 +31,10 @@ func TestStopLeavesNothing(t *testing.T) {
 	needRoot(t)
 	for _, c := range []struct {
 		name string
-		stay string // what part of the features' names may stay as the director had it
+		stay []string // what part of the names of features and settings may stay as the director had it
 		end  func(*testing.T, *world)
 	}{
-		{"SIGTERM", "", func(t *testing.T, w *world) {
+		{"SIGTERM", nil, func(t *testing.T, w *world) {
 			if err := w.dir.Stop(); err != nil {
 				t.Error(err)
 			}
@@ -42,7 +42,7 @@ func TestStopLeavesNothing(t *testing.T) {
 				t.Errorf("the API's socket: %v, want it to be gone", err)
 			}
 		}},
-		{"SIGKILL", "rx-vlan-", func(t *testing.T, w *world) {
+		{"SIGKILL", []string{"rx-vlan-", "/keep_addr_on_down"}, func(t *testing.T, w *world) {
 			w.dir.Process.Kill()
 			if st, err := os.Lstat(w.api()); err != nil || st.Mode().Type() != fs.ModeSocket {
 				t.Errorf("the API's socket: %v, %v; the next director is to replace a stale one", st, err)
@@ -57,15 +57,21 @@ func TestStopLeavesNothing(t *testing.T) {
 			})
 			w.answers(t)
 			during, ids := hostState(t, w.Director), w.bpfObjects(t)
-			if cmp.Equal(before["links"], during["links"]) {
-				t.Error("a running director does not show in `ip link`: this test sees too little")
+			for _, what := range []string{"links", "sysctl"} {
+				if cmp.Equal(before[what], during[what]) {
+					t.Errorf("a running director does not show in %s: this test sees too little", what)
+				}
 			}
 			files := bpfFiles(t)
 			c.end(t, w)
 			until(t, "the kernel has removed the director's BPF objects", func() bool { return !anyExists(t, ids) })
 			after := hostState(t, w.Director)
 			for _, s := range []map[string][]string{before, after} {
-				s["features"] = slices.DeleteFunc(s["features"], func(f string) bool { return c.stay != "" && strings.Contains(f, c.stay) })
+				for _, what := range []string{"features", "sysctl"} {
+					s[what] = slices.DeleteFunc(s[what], func(line string) bool {
+						return slices.ContainsFunc(c.stay, func(part string) bool { return strings.Contains(line, part) })
+					})
+				}
 			}
 			if diff := cmp.Diff(before, after); diff != "" {
 				t.Errorf("the host before (-) and after (+):\n%s", diff)

@@ -26,6 +26,7 @@ const (
 	configApplied
 	configRejected
 	controlWarning
+	settingChanged
 	interfaceAttached
 	linkUp
 	linkDown
@@ -54,6 +55,7 @@ var kinds = [numKinds]struct {
 	configApplied:     {"config.applied", zapcore.InfoLevel},
 	configRejected:    {"config.rejected", zapcore.ErrorLevel},
 	controlWarning:    {"control.warning", zapcore.WarnLevel},
+	settingChanged:    {"setting.changed", zapcore.InfoLevel},
 	interfaceAttached: {"interface.attached", zapcore.InfoLevel},
 	linkUp:            {"link.up", zapcore.InfoLevel},
 	linkDown:          {"link.down", zapcore.WarnLevel},
@@ -183,6 +185,25 @@ func (Warning) kind() kind { return controlWarning }
 func (r Warning) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("part", r.Part)
 	e.AddString("error", errorText(r.Err))
+	return nil
+}
+
+// SettingChanged is setting.changed: the director has changed a setting of the kernel's, until it ends.
+type SettingChanged struct {
+	Setting string // as sysctl(8) takes it
+	Was     int
+	Value   int // that it has now
+	Reason  string
+}
+
+func (SettingChanged) kind() kind { return settingChanged }
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (r SettingChanged) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("setting", r.Setting)
+	e.AddInt("was", r.Was)
+	e.AddInt("value", r.Value)
+	e.AddString("reason", r.Reason)
 	return nil
 }
 

@@ -39,6 +39,7 @@ func samples() [numKinds]Record {
 		configApplied:     ConfigApplied{Generation: 7, Services: 3, Backends: 12, File: "/etc/xlvs/xlvs.yaml"},
 		controlWarning:    Warning{Part: "announce", Err: errors.New("join ff02::1:ff00:1 on eth0: no such device")},
 		configRejected:    ConfigRejected{File: "/etc/xlvs/xlvs.yaml", Err: errors.New("line 1\nline \"2\"")},
+		settingChanged:    SettingChanged{Setting: "net/ipv6/conf/eth0/keep_addr_on_down", Was: 0, Value: 1, Reason: "eth0 is to keep its IPv6 addresses when it is set down"},
 		interfaceAttached: InterfaceAttached{Interface: "eth0", Queues: 2, Attach: "native", Bind: "copy"},
 		linkUp:            LinkUp{Interface: "eth0"},
 		linkDown:          LinkDown{Interface: "eth0"},

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -323,6 +324,15 @@ func (d *Datapath) Steered(k int) (steer.Counters, error) {
 
 // Interfaces says what was opened and attached, in the order of Options.Interfaces.
 func (d *Datapath) Interfaces() []Info { return slices.Clone(d.infos) }
+
+// MaxMTU is the largest MTU of an interface whose frames packet memory has room for.
+func (d *Datapath) MaxMTU() int {
+	least := math.MaxInt
+	for _, s := range d.sets {
+		least = min(least, xsk.MaxMTU(s.Memory.ChunkSize()))
+	}
+	return least
+}
 
 // Close detaches first, so that the kernel gets the traffic, and then stops the workers and closes the sockets.
 func (d *Datapath) Close() error {

@@ -27,6 +27,9 @@ const etherOverhead = 14 + 2*4
 // rxHeadroom is XDP_PACKET_HEADROOM: the kernel leaves it free before each frame it receives.
 const rxHeadroom = 256
 
+// MaxMTU is the largest MTU whose frames fit into chunks of so many bytes.
+func MaxMTU(frameSize int) int { return frameSize - rxHeadroom - etherOverhead }
+
 // lookup finds the interface of o in the calling thread's network namespace and checks that it
 // has the queue.
 func lookup(o Options) (*device, error) {
@@ -144,7 +147,7 @@ func frameSize(want int, devices []*device) (int, error) {
 	}
 	if need > want {
 		return 0, fmt.Errorf("%s has an MTU of %d, but a frame of %d bytes holds at most %d; lower the MTU%s",
-			name, mtu, want, want-rxHeadroom-etherOverhead, map[bool]string{true: " or use frames of 4096 bytes"}[want == 2048])
+			name, mtu, want, MaxMTU(want), map[bool]string{true: " or use frames of 4096 bytes"}[want == 2048])
 	}
 	return want, nil
 }
