@@ -79,6 +79,7 @@ type Controller struct {
 	warned                     map[string]string   // by part and subject: the warning that holds
 	keeping                    map[string]linkTime // by interface: when keeping its addresses was last tried
 	cut                        map[string]bool     // IDs of checks whose targets this host cannot reach by its own fault
+	fatal                      error               // why Run has to end
 	lines                      []flowlog.Record    // written once all that is urgent is done
 	due                        deadline
 	drain                      drain
@@ -165,8 +166,8 @@ func (c *Controller) start() error {
 	return err
 }
 
-// Run is the reconcile loop. It returns when ctx ends.
-func (c *Controller) Run(ctx context.Context) {
+// Run is the reconcile loop. It returns when ctx ends, or with an error when the director cannot go on: it has lost an interface for good.
+func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.ended)
 	drain := time.NewTicker(drainEvery)
 	defer drain.Stop()
@@ -175,7 +176,7 @@ func (c *Controller) Run(ctx context.Context) {
 		case <-ctx.Done():
 			c.drainEvents(true)
 			c.writeLines()
-			return
+			return nil
 		case <-c.inbox.ready:
 			c.takeResults(c.inbox.take())
 			c.due.within(gather)
@@ -190,6 +191,11 @@ func (c *Controller) Run(ctx context.Context) {
 			r.reply <- err
 		case <-drain.C:
 			c.drainEvents(false)
+		}
+		if c.fatal != nil {
+			c.drainEvents(true)
+			c.writeLines()
+			return c.fatal
 		}
 	}
 }

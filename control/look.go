@@ -21,15 +21,13 @@ func (c *Controller) lookAtInterfaces() {
 	for i, old := range c.facts {
 		name := c.conf.Interfaces[i].Name
 		f, ok := c.neigh.Interface(name)
-		var anew error
 		if ok && old.Name != "" && f.Index != old.Index {
-			anew = errMadeAnew(name)
+			c.fatal, ok = errMadeAnew(name), false
 		}
-		if !ok || anew != nil {
+		if !ok {
 			f = old
 			f.Up = false
 		}
-		c.warn("neigh", name, anew)
 		switch {
 		case !f.Up && (old.Up || old.Name == ""):
 			c.say(flowlog.LinkDown{Interface: name})
@@ -47,7 +45,7 @@ func (c *Controller) lookAtInterfaces() {
 }
 
 func errMadeAnew(name string) error {
-	return fmt.Errorf("%s was removed and made anew: the director's sockets and steering program went with the old one; restart the director", name)
+	return fmt.Errorf("%s was removed and made anew: the director's sockets and steering program went with the old one; start the director again", name)
 }
 
 // checkMTU tells whether packet memory, which is laid out once, has room for an interface's frames.

@@ -48,16 +48,21 @@ func TestInterfaceGoesAndComes(t *testing.T) {
 		// One of the same name is not the same: sockets and program are gone.
 		w.facts1(func(f *neigh.Facts) { f.Index = 9 })
 		wait()
-		w.neigh.change(func() {})
-		wait()
-		got := events()
-		if len(got) != 4 || got[1] != "link.down eth1" || !strings.Contains(got[3], "eth1 was removed and made anew") {
+		select {
+		case <-w.Controller.ended:
+		default:
+			t.Fatal("the loop goes on without its interface")
+		}
+		if w.ended == nil || !strings.Contains(w.ended.Error(), "eth1 was removed and made anew") || !strings.Contains(w.ended.Error(), "start the director again") {
+			t.Errorf("the loop ended with %v", w.ended)
+		}
+		if got := events(); !slices.Equal(got, []string{"link.down eth1", "link.down eth1", "link.up eth1"}) {
 			t.Errorf("made anew: %v", got)
 		}
 		if _, b := w.entry("web", "a"); b.Resolved {
 			t.Error("frames still go out of a socket that is gone")
 		}
-		if s := w.Backends()[0]; !strings.Contains(s.Unreached, "restart the director") {
+		if s := w.Backends()[0]; !strings.Contains(s.Unreached, "start the director again") {
 			t.Errorf("the API says %q", s.Unreached)
 		}
 		if ifs := w.ann.ifs; ifs[1].Up || ifs[1].Index != gone.Index {

@@ -32,6 +32,7 @@ type world struct {
 	path  *fakeDatapath
 	order []string // of calls whose order matters
 	port  *memio.Port
+	ended error // what the loop returned
 	file  string
 }
 
@@ -84,7 +85,7 @@ func (w *world) loop() (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.Run(ctx)
+		w.ended = w.Run(ctx)
 	}()
 	return func() { cancel(); <-done }
 }

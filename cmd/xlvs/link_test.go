@@ -1,7 +1,10 @@
 package main_test
 
 import (
+	"errors"
+	"io/fs"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +70,47 @@ func TestLinkGoesDownAndUp(t *testing.T) {
 			default:
 			}
 		})
+	}
+}
+
+// TestInterfaceMadeAnew deletes an interface of the director's and makes another of the same name, which takes a new start.
+func TestInterfaceMadeAnew(t *testing.T) {
+	w := start(t, setup{lab: testenv.Options{Servers: 1, Layout: testenv.Routed, Modes: []table.Mode{table.DR}}, warnings: true})
+	w.answers(t)
+	port, err := w.Switch.Netlink().LinkByName("director-1")
+	fatal(t, err)
+	bridge, err := w.Switch.Netlink().LinkByIndex(port.Attrs().MasterIndex)
+	fatal(t, err)
+	eth1, err := w.Director.Netlink().LinkByName("eth1")
+	fatal(t, err)
+	fatal(t, w.Director.Netlink().LinkDel(eth1))
+	w.await(t, "the link is down", func(e demo.Event) bool { return e.Event == "link.down" })
+	select {
+	case <-w.dir.Process.Done():
+		t.Fatal("the director does not wait for its interface")
+	default:
+	}
+	fatal(t, w.Plug(w.Director, "eth1", bridge.Attrs().Name, "director-1", testenv.LinkOptions{}))
+	until(t, "the director has ended", func() bool {
+		select {
+		case <-w.dir.Process.Done():
+			return true
+		default:
+			return false
+		}
+	})
+	const why = "eth1 was removed and made anew"
+	if st := w.dir.Process.Cmd.ProcessState.ExitCode(); st != 1 || !strings.Contains(w.dir.Output(), why) {
+		t.Errorf("the director ended with status %d and said %q", st, w.dir.Output())
+	}
+	w.await(t, "the log says why", func(e demo.Event) bool { return e.Event == "director.stop" && strings.Contains(e.Reason, why) })
+	eth0, err := w.Director.Netlink().LinkByName("eth0")
+	fatal(t, err)
+	if x := eth0.Attrs().Xdp; x != nil && x.Attached {
+		t.Errorf("the steering program is still on eth0: %+v", x)
+	}
+	if _, err := os.Lstat(w.api()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the API's socket: %v, want it to be gone", err)
 	}
 }
 

@@ -133,11 +133,8 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 	d.api.Serve(d, warn)
 	loop, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		d.ctl.Run(loop)
-	}()
+	done := make(chan error, 1)
+	go func() { done <- d.ctl.Run(loop) }()
 	d.log.Emit(flowlog.DirectorReady{Took: time.Since(start)})
 	d.notify(daemon.SdNotifyReady)
 	for {
@@ -152,8 +149,10 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 			d.notify(daemon.SdNotifyStopping)
 			err := d.api.Close()
 			cancel()
-			<-done
-			return err
+			return errors.Join(err, <-done)
+		case err := <-done:
+			d.notify(daemon.SdNotifyStopping)
+			return errors.Join(err, d.api.Close())
 		}
 	}
 }
