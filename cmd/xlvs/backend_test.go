@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"xlvs/control/api"
 	"xlvs/dataplane/table"
 	"xlvs/testenv"
 	"xlvs/testenv/demo"
@@ -142,7 +144,11 @@ func TestHealthFlaps(t *testing.T) {
 			t.Fatalf("slots moved by each flap, down and up: %v", moved)
 		}
 	}
-	after, err := w.dir.API.Backends(t.Context())
+	var after []api.Backend
+	until(t, "it is up in every service", func() bool { // the other family has a check of its own
+		after, err = w.dir.API.Backends(t.Context())
+		return err != nil || !slices.ContainsFunc(after, func(b api.Backend) bool { return !b.Up })
+	})
 	if err != nil || len(after) != len(before) {
 		t.Fatalf("%d backends instead of %d, %v", len(after), len(before), err)
 	}
