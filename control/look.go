@@ -64,7 +64,7 @@ func (c *Controller) sayUp(name string) {
 	c.say(flowlog.LinkUp{Interface: name})
 	now := time.Now()
 	for _, h := range c.hops {
-		if h.lost && h.ifname == name {
+		if h.lost && (h.ifname == name || h.ifname == "") {
 			h.lost, h.since = false, now
 		}
 	}
