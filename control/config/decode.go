@@ -153,7 +153,14 @@ func (d *decoder) pointer(n ast.Node, v reflect.Value, p place) {
 func (d *decoder) sequence(n ast.Node, v reflect.Value, p place) {
 	list, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.reject(n, v, p, fmt.Sprintf("%s must be a list", p.key), "write - before each element, or [ ] around them")
+		remedy := "write - and a space before each element, or [ ] around them"
+		switch {
+		case p.key == "status":
+			remedy = "write status: [200, 204]"
+		case v.Type().Elem().Kind() == reflect.Int:
+			remedy = fmt.Sprintf("write %s: [0, 1]", p.key)
+		}
+		d.reject(n, v, p, fmt.Sprintf("%s must be a list", p.key), remedy)
 		return
 	}
 	// The elements must not move once their addresses are keys of the report.
@@ -169,7 +176,7 @@ func (d *decoder) element(n ast.Node, v reflect.Value, p place, i int) {
 	if v.Kind() == reflect.Struct && v.Type().PkgPath() == reflect.TypeOf(*d).PkgPath() {
 		setDefaults(v.Addr().Interface())
 		noun := strings.ToLower(v.Type().Name())
-		ep = place{p.in(label(noun, i, d.peekName(n))), noun}
+		ep = place{p.in(label(noun, i, d.peekName(n))), "this"}
 	}
 	_, alias := n.(*ast.AliasNode)
 	if alias {

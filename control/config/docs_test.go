@@ -118,7 +118,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		"`busy_poll` | `auto`, `on`, `off`":          d.BusyPoll,
 		"`shed` | `auto`, `off`":                     d.Shed,
 		"`level` | `debug`, `info`, `warn`, `error`": d.Log.Level,
-		"`file` | path, `stderr`, `stdout`":          d.Log.File,
+		"`file` | absolute path, `stderr`, `stdout`": d.Log.File,
 		"`flow_rate` | number":                       d.Log.FlowRate,
 		"`frames` | power of two, 128 to 1048576":    d.Memory.Frames,
 		"`frame_size` | `2048`, `4096`":              d.Memory.FrameSize,

@@ -12,7 +12,7 @@ import (
 // mapping decodes the pairs of n into the fields of the struct v.
 func (d *decoder) mapping(n ast.Node, v reflect.Value, p place) {
 	if _, ok := n.(ast.MapNode); !ok {
-		d.reject(n, v, p, fmt.Sprintf("%s must be a mapping of keys to values", quoteKey(p.key)), "write key: value pairs, one a line and indented, or in { }")
+		d.reject(n, v, p, fmt.Sprintf("%s must be a mapping of keys to values", quoteKey(p.key)), mappingRemedy(v))
 		return
 	}
 	seen := make(map[string]position)
@@ -34,6 +34,26 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, p place) {
 			d.merge(pair.Value, v, p, seen)
 		}
 	}
+}
+
+// mappingRemedy shows how one writes a mapping of v's type.
+func mappingRemedy(v reflect.Value) string {
+	remedy := "write key: value pairs, one a line and indented, or in { }"
+	switch v.Addr().Interface().(type) {
+	case *Config:
+		return "write interfaces: and services: as docs/configuration.md shows"
+	case *Interface:
+		return remedy + ", such as { name: eth0 }"
+	case *Backend:
+		return remedy + ", such as { name: web1, address: 192.0.2.11 }"
+	case *Health:
+		return remedy + ", such as { type: http, path: /healthz }"
+	case *Idle:
+		return remedy + ", such as { mode: busy }"
+	case *Tunnel:
+		return remedy + ", such as { type: gue }"
+	}
+	return remedy
 }
 
 // maxMerging bounds the depth of merges, which are decoded by recursion.
@@ -79,7 +99,9 @@ func (d *decoder) pair(pair *ast.MappingValueNode, v reflect.Value, p place) {
 	field := v.Field(i)
 	fp := place{p.where, key}
 	if kind := field.Kind(); field.Type().PkgPath() == v.Type().PkgPath() && kind == reflect.Struct || kind == reflect.Pointer && field.Type().Elem().Kind() == reflect.Struct {
-		fp.where = structPlace(p, field, key)
+		if fp.where = structPlace(p, field, key); fp.where != p.where {
+			fp.key = "this"
+		}
 	}
 	if _, alias := pair.Value.(*ast.AliasNode); alias {
 		d.inAlias++
@@ -98,6 +120,17 @@ func structPlace(p place, field reflect.Value, key string) string {
 
 func (d *decoder) unknownKey(n ast.Node, key string, v reflect.Value, p place) {
 	known := schemaOf(v.Type())
+	if word, value, two := strings.Cut(key, " "); two {
+		if i, ok := known.index[word]; ok {
+			d.bad[v.Field(i).Addr().Interface()] = true
+			d.add(nodePosition(n), p.where, fmt.Sprintf("there is no colon in %s", shorten(key)), fmt.Sprintf("write %s: %s", word, oneLine(value)))
+			return
+		}
+	}
+	if _, explicit := n.(*ast.MappingKeyNode); explicit {
+		d.add(nodePosition(n), p.where, "keys are written without ?", "write key: value")
+		return
+	}
 	if i, ok := known.index[nearest(key, known.keys)]; ok {
 		// The key that was meant is not missing, it is misspelt: one message is enough.
 		d.bad[v.Field(i).Addr().Interface()] = true

@@ -1,15 +1,12 @@
 package config
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"reflect"
-	"strings"
-	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
@@ -88,8 +85,8 @@ func (r *report) document(data []byte) (ast.Node, bool) {
 		r.add(start, "", fmt.Sprintf("the file is larger than %d MiB", maxFileSize>>20), "check that this is the right file, or split the services among directors")
 		return nil, false
 	}
-	if !utf8.Valid(data) {
-		r.add(badUTF8(data), "", "the file is not UTF-8 text", "save it as UTF-8")
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark)) // which some editors put at the start, and YAML allows there
+	if !r.plainText(data) {
 		return nil, false
 	}
 	tokens := lexer.Tokenize(string(data))
@@ -100,7 +97,7 @@ func (r *report) document(data []byte) (ast.Node, bool) {
 	// Duplicate keys are allowed here because the decoder reports them together with everything else.
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		r.syntax(err)
+		r.syntax(err, data)
 		return nil, false
 	}
 	return r.single(file)
@@ -126,41 +123,6 @@ func (r *report) single(file *ast.File) (ast.Node, bool) {
 		return nil, false
 	}
 	return docs[0].Body, true
-}
-
-// syntax reports an error of the YAML parser.
-func (r *report) syntax(err error) {
-	const remedy = "check the indentation (spaces, no tabs), quotes, colons and brackets here and on the line before"
-	var syntax yaml.Error
-	if errors.As(err, &syntax) && syntax.GetToken() != nil {
-		r.add(tokenPosition(syntax.GetToken()), "", "this is not YAML: "+oneLine(syntax.GetMessage()), remedy)
-		return
-	}
-	r.add(position{1, 1}, "", fmt.Sprintf("this is not YAML: %q", err), remedy)
-}
-
-// oneLine shortens a message that quotes the file.
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(strings.ReplaceAll(s, "\t", `\t`)), " ")
-	if r := []rune(s); len(r) > 120 {
-		s = string(r[:120]) + "…"
-	}
-	return s
-}
-
-func badUTF8(data []byte) position {
-	p := position{1, 1}
-	for len(data) > 0 {
-		c, n := utf8.DecodeRune(data)
-		if c == utf8.RuneError && n == 1 {
-			break
-		}
-		if p.column++; c == '\n' {
-			p = position{p.line + 1, 1}
-		}
-		data = data[n:]
-	}
-	return p
 }
 
 // tooDeep looks for nesting that would make the parser, which recurses, slow or worse.

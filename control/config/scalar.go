@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // text returns what a scalar says, whatever type YAML gives it: an operator who writes name: 10
@@ -32,12 +33,46 @@ func scalar(n ast.Node, ptr any, key string) (known bool, problem, remedy string
 	case *string, *bool, *int, *uint16, *uint64, *time.Duration, *netip.Addr, *netip.Prefix, *MAC, *VIP, *ServerID:
 		word, ok := text(n)
 		if !ok {
-			return true, key + " must be a single value, not a list or mapping", "write " + key + ": " + example(ptr)
+			return true, key + " must be a single value, not a list or mapping", oneOf(ptr, key)
 		}
-		problem, remedy = parseWord(strings.TrimSpace(word), ptr, key)
+		word = strings.TrimSpace(word)
+		if problem, remedy = parseWord(word, ptr, key); problem == "" && quoted(n) && isNumber(ptr) {
+			return true, fmt.Sprintf("%s is %q, which the quotes make text", key, word), "remove the quotes: write " + word
+		}
 		return true, problem, remedy
 	}
 	return false, "", ""
+}
+
+// oneOf words the remedy for several values where one belongs.
+func oneOf(ptr any, key string) string {
+	switch key {
+	case "protocol", "port", "address":
+		return "write one; what it is to serve besides takes a service or backend of its own"
+	}
+	return "write " + key + ": " + example(ptr)
+}
+
+// quoted tells whether a word is text for every reader of YAML, whatever it looks like.
+func quoted(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		t := n.GetToken().Type
+		return t == token.SingleQuoteType || t == token.DoubleQuoteType
+	case *ast.LiteralNode:
+		return true
+	}
+	return false
+}
+
+// isNumber tells whether ptr points to what YAML has a type for: to quote it is a mistake, and one that other readers of
+// the file would not forgive.
+func isNumber(ptr any) bool {
+	switch ptr.(type) {
+	case *bool, *int, *uint16, *uint64:
+		return true
+	}
+	return false
 }
 
 // example returns a value of ptr's type as one writes it.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -51,11 +52,16 @@ func Suggest(word string, choices []string) string {
 	if len(choices) <= most {
 		return choose(word, choices)
 	}
-	rest := fmt.Sprintf("%s and %d more", strings.Join(choices[:most], ", "), len(choices)-most)
+	rest := fmt.Sprintf("%s and %d more", sorted(choices[:most]), len(choices)-most)
 	if near := nearest(word, choices); near != "" {
 		return "did you mean " + near + "? (possible: " + rest + ")"
 	}
 	return "use one of " + rest
+}
+
+// sorted lists choices so that a reader finds one: in the order of the alphabet.
+func sorted(choices []string) string {
+	return strings.Join(slices.Sorted(slices.Values(choices)), ", ")
 }
 
 // choose words the remedy for a word that is none of the choices.
@@ -63,7 +69,7 @@ func choose(word string, choices []string) string {
 	if len(choices) == 1 {
 		return "use " + choices[0]
 	}
-	list := strings.Join(choices, ", ")
+	list := sorted(choices)
 	if near := nearest(word, choices); near != "" {
 		return "did you mean " + near + "? (possible: " + list + ")"
 	}

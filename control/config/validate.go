@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,6 +54,7 @@ func (v *validator) config(c *Config) {
 		v.uniqueAddress(s, where, keys)
 		backends += len(s.Backends)
 	}
+	v.loops(c, keys)
 	if backends > maxBackends {
 		v.value(&c.Services, "", fmt.Sprintf("there are %d backends in all", backends), fmt.Sprintf("a director has at most %d; move some services to another", maxBackends))
 	}
@@ -75,23 +77,47 @@ func (v *validator) director(d *Director) {
 		v.value(&d.API, where, fmt.Sprintf("api is %s, which is not an absolute path", shorten(d.API)), "write the socket's whole path, such as /run/xlvs.sock", d)
 	case len(d.API) > maxSocketPath:
 		v.value(&d.API, where, fmt.Sprintf("the path of api has %d bytes", len(d.API)), fmt.Sprintf("a unix socket's path has at most %d (unix(7)); use a shorter one", maxSocketPath), d)
+	case isDirectory(d.API):
+		v.value(&d.API, where, fmt.Sprintf("api is %s, which is a directory", shorten(d.API)), "write the socket's whole path, such as "+filepath.Join(d.API, "xlvs.sock"), d)
 	}
 	v.word(&d.Idle.Mode, where+": idle", "mode", d.Idle.Mode, []string{"adaptive", "busy"}, &d.Idle)
 	v.duration(&d.Idle.Spin, where+": idle", "spin", d.Idle.Spin, time.Nanosecond, time.Second, &d.Idle)
 	v.word(&d.BusyPoll, where, "busy_poll", d.BusyPoll, []string{"auto", "on", "off"}, d)
 	v.word(&d.Shed, where, "shed", d.Shed, []string{"auto", "off"}, d)
 	v.log(&d.Log, where+": log")
+	if d.Log.File == d.API {
+		v.value(&d.Log.File, where+": log", fmt.Sprintf("file is %s, which is the socket of api", shorten(d.Log.File)), "write another path", d)
+	}
 	v.timeouts(&d.Timeouts, where+": timeouts")
 	v.memory(&d.Memory, where+": memory")
 }
 
 func (v *validator) log(l *Log, where string) {
 	v.word(&l.Level, where, "level", l.Level, []string{"debug", "info", "warn", "error"}, l)
-	if l.File == "" {
-		v.value(&l.File, where, "file is empty", "write a path, stderr or stdout", l)
+	switch {
+	case l.File == "":
+		v.value(&l.File, where, "file is empty", "write stderr, stdout or an absolute path", l)
+	case l.File == "stderr" || l.File == "stdout":
+	case !filepath.IsAbs(l.File):
+		remedy := "write stderr, stdout or the whole path, such as /var/log/xlvs.json"
+		if near := nearest(l.File, []string{"stderr", "stdout"}); near != "" {
+			remedy = "did you mean " + near + "?"
+		}
+		v.value(&l.File, where, fmt.Sprintf("file is %s, which is neither stderr nor stdout nor an absolute path", shorten(l.File)), remedy, l)
+	case isDirectory(l.File):
+		v.value(&l.File, where, fmt.Sprintf("file is %s, which is a directory", shorten(l.File)), "write the file's whole path, such as "+filepath.Join(l.File, "xlvs.json"), l)
 	}
 	v.number(&l.FlowSample, where, "flow_sample", l.FlowSample, 0, 1<<30, l)
 	v.number(&l.FlowRate, where, "flow_rate", l.FlowRate, 0, 1<<30, l)
+}
+
+// isDirectory tells whether an absolute path can name nothing but a directory, or names one on this machine.
+func isDirectory(path string) bool {
+	if last := path[strings.LastIndexByte(path, '/')+1:]; last == "" || last == "." || last == ".." {
+		return true
+	}
+	at, err := os.Stat(path)
+	return err == nil && at.IsDir()
 }
 
 func (v *validator) memory(m *Memory, where string) {
@@ -118,10 +144,15 @@ func (v *validator) name(field *string, parent any, where, noun string, seen map
 		v.value(field, where, fmt.Sprintf("the name has %d bytes", len(name)), fmt.Sprintf("use at most %d", maxName), parent)
 	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || !unicode.IsPrint(r) }):
 		v.value(field, where, "the name contains a space, a slash or an unprintable character", "use letters, digits, - _ and .", parent)
-	case twice && first.line > 0:
-		v.value(field, where, fmt.Sprintf("another %s on line %d has this name", noun, first.line), "rename one of them", parent)
 	case twice:
-		v.value(field, where, "another "+noun+" has this name", "rename one of them", parent)
+		on, remedy := "", "rename one of them"
+		if first.line > 0 {
+			on = fmt.Sprintf(" on line %d", first.line)
+		}
+		if _, trunk := parent.(*Interface); trunk {
+			remedy = "list each interface once"
+		}
+		v.value(field, where, "another "+noun+on+" has this name", remedy, parent)
 	default:
 		seen[name] = v.at[field]
 	}
@@ -133,7 +164,7 @@ func (v *validator) word(field *string, where, key, got string, choices []string
 		return true
 	}
 	if !v.given(field) && got == "" {
-		v.value(field, where, key+" is missing", "write "+key+": with one of "+strings.Join(choices, ", "), parent)
+		v.value(field, where, key+" is missing", "write "+key+": with one of "+sorted(choices), parent)
 		return false
 	}
 	v.value(field, where, fmt.Sprintf("%s is %s, which is unknown", key, shorten(got)), choose(got, choices), parent)
@@ -192,7 +223,9 @@ func (v *validator) unicastAt(a netip.Addr, field any, where string, parent any)
 	case !a.IsValid():
 		problem, remedy = "address is missing", "write address: with an IPv4 or IPv6 address"
 	case a.Zone() != "":
-		problem, remedy = fmt.Sprintf("address %s has a zone", a), "use an address that is not link-local, without %"+a.Zone()
+		problem, remedy = fmt.Sprintf("address %s has a zone", a), "use an address that is not link-local, without %"+a.Zone()+": next hops are looked up by the address alone"
+	case a.Is6() && a.IsLinkLocalUnicast():
+		problem, remedy = fmt.Sprintf("address %s is link-local, so that it could be behind any interface", a), "use a global or a unique local address (fd00::/8)"
 	case a.Is4In6():
 		problem, remedy = fmt.Sprintf("address %s is IPv4 written as IPv6", a), "write "+a.Unmap().String()
 	case a.IsMulticast():

@@ -77,6 +77,11 @@ func (v *validator) interfaceName(field *string, where string, in any) {
 	switch name := *field; {
 	case len(name) > maxInterfaceName:
 		v.value(field, where, fmt.Sprintf("the name has %d bytes", len(name)), fmt.Sprintf("Linux allows at most %d; write it as ip link shows it", maxInterfaceName), in)
+	case name == "lo":
+		v.value(field, where, "lo is the loopback interface, which has no network behind it", "name the interface that clients' packets come in by", in)
+	case strings.Contains(name, "@"):
+		short, _, _ := strings.Cut(name, "@")
+		v.value(field, where, "what ip link shows behind @ is the interface's peer or parent, and no part of its name", "write name: "+short, in)
 	case name == "." || name == ".." || strings.Contains(name, ":"):
 		v.value(field, where, "Linux has no interfaces of this name", "write it as ip link shows it, without the colon", in)
 	}

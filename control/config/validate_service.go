@@ -8,12 +8,6 @@ import (
 	"xlvs/maglev"
 )
 
-type serviceKey struct {
-	address  VIP
-	port     uint16
-	protocol string
-}
-
 func (v *validator) service(s *Service, where string) {
 	usable := v.vip(s, where)
 	if len(v.at) > 0 && !v.given(&s.Port) {
@@ -37,20 +31,6 @@ func (v *validator) service(s *Service, where string) {
 	}
 }
 
-// uniqueAddress reports a service that another one shadows.
-func (v *validator) uniqueAddress(s *Service, where string, seen map[serviceKey]string) {
-	if !s.Address.IsValid() || v.bad[&s.Port] || v.bad[&s.Protocol] {
-		return
-	}
-	key := serviceKey{s.Address, s.Port, s.Protocol}
-	if other, taken := seen[key]; taken {
-		v.value(&s.Address, where, fmt.Sprintf("%s already has address %s, port %d, %s", other, s.Address, s.Port, s.Protocol),
-			"change address, port or protocol, or move the backends into one service", s)
-		return
-	}
-	seen[key] = where
-}
-
 func (v *validator) tableSize(s *Service, where string) {
 	members := 0
 	for i := range s.Backends {
@@ -60,6 +40,9 @@ func (v *validator) tableSize(s *Service, where string) {
 	}
 	if err := maglev.CheckSize(s.TableSize, members); err != nil {
 		problem, remedy, _ := strings.Cut(err.Error(), "; ")
+		if s.TableSize < 251 { // the nearest prime would be of no use
+			remedy = "use 65537, the default, or remove the key"
+		}
 		v.value(&s.TableSize, where, problem, remedy, s)
 	}
 }
