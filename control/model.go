@@ -138,9 +138,10 @@ func modeOf(forward string) table.Mode {
 	return table.DR
 }
 
+// up counts the backends that packets get to: healthy, or not checked, and with a next hop.
 func (s *service) up() (n int) {
 	for _, b := range s.backends {
-		if b.shown.up {
+		if b.shown.up && b.shown.route.err == nil {
 			n++
 		}
 	}

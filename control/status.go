@@ -93,7 +93,7 @@ func (c *Controller) steered(i int) map[string]uint64 {
 
 func (c *Controller) worker(w int) api.Worker {
 	n, ft := c.engine.Worker(w), c.engine.FlowTable(w)
-	out := api.Worker{CPU: c.engine.CPU(w), RxPackets: n.RxPackets, RxBytes: n.RxBytes, Flows: n.Flows, FlowCapacity: ft.Capacity,
+	out := api.Worker{CPU: c.engine.CPU(w), RxPackets: n.RxPackets, RxBytes: n.RxBytes, Flows: n.Flows, FlowCapacity: ft.Capacity + 1, // as director.flows says: one stays empty
 		FlowsNew: n.FlowsNew, FlowsEvicted: n.FlowsEvicted, HugePages: ft.HugePages, Polls: n.Polls, Sleeps: n.Sleeps}
 	for p := range c.engine.Ports(w) {
 		st := c.engine.Port(w, p)

@@ -26,8 +26,8 @@ func checkCmd() *cobra.Command {
 			for _, s := range conf.Services {
 				backends += len(s.Backends)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s: valid: %d interfaces, %d services, %d backends\n",
-				file, len(conf.Interfaces), len(conf.Services), backends)
+			fmt.Fprintf(c.OutOrStdout(), "%s: valid: %s, %s, %s\n",
+				file, plural(len(conf.Interfaces), "interface"), plural(len(conf.Services), "service"), plural(backends, "backend"))
 			return nil
 		},
 	}

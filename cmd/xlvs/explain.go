@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,7 +77,8 @@ func printExplanation(w io.Writer, q api.Question, x api.Explanation) {
 	case x.Backend == "":
 		fmt.Fprintf(w, "%s: service %s (%s), but no backend of it takes new flows\n", flow, x.Service, x.Forward)
 	default:
-		fmt.Fprintf(w, "%s: service %s (%s), backend %s at %s\n", flow, x.Service, x.Forward, x.Backend, netip.AddrPortFrom(x.Address, x.Port))
+		at := netip.AddrPortFrom(x.Address, cmp.Or(x.Port, q.Dst.Port())) // with port: 0, each packet keeps its own
+		fmt.Fprintf(w, "%s: service %s (%s), backend %s at %s\n", flow, x.Service, x.Forward, x.Backend, at)
 		fmt.Fprintf(w, "hash %s selects slot %d of %d, which is %s's\n", x.Hash, x.Slot, x.Slots, x.Backend)
 		if !x.Reached {
 			fmt.Fprintf(w, "its next hop is not known: packets are dropped as no_neighbour\n")
@@ -85,14 +87,8 @@ func printExplanation(w io.Writer, q api.Question, x api.Explanation) {
 	fmt.Fprintln(w)
 	t := newTable(w, []string{"port", "weight", "slots"}, "backend", "address", "port", "weight", "state", "slots", "reason")
 	for _, b := range x.Backends {
-		state, reason := "down", b.Reason
-		if b.Up {
-			state = "up"
-		}
-		if b.Unreached != "" {
-			reason = b.Unreached
-		}
-		t.AppendRow(table.Row{b.Name, b.Address, b.Port, b.Weight, state, b.Slots, reason})
+		state, reason := stateOf(b.Up, b.Reason, b.Unreached)
+		t.AppendRow(table.Row{b.Name, b.Address, portName(b.Port), b.Weight, state, b.Slots, reason})
 	}
 	t.Render()
 }

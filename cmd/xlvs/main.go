@@ -105,10 +105,22 @@ func versionCmd() *cobra.Command {
 
 // noArgs refuses arguments as wrong usage.
 func noArgs(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, but %q was given", c.Name(), args)}
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	given := fmt.Sprintf("%q was given", args)
+	if len(args) == 1 && c.Flags().Lookup("config") != nil {
+		given += fmt.Sprintf("; write %s -c %s", c.CommandPath(), args[0])
+	}
+	return usageError{fmt.Errorf("%s takes no arguments, but %s", c.Name(), given)}
+}
+
+// plural counts things: "1 service", "2 services".
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // configFlag adds -c to a command.

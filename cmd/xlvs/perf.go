@@ -68,13 +68,15 @@ func perfRunCmd() *cobra.Command {
 		Long: `Measures the named scenarios, or all of them that this user may run. Progress goes to standard error, figures to
 standard output. Ctrl-C ends the run; what was measured until then is printed and saved. A scenario that fails does
 not keep the others from running.`,
-		Example: `  xlvs perf run pipeline --format json
+		Example: `  xlvs perf run pipeline -o json
   xlvs perf run --quick --out quick.json && xlvs perf report quick.json -o quick.html`,
 		RunE: func(c *cobra.Command, args []string) error { return perfRun(c, args, &f) },
 	}
 	cmd.Flags().BoolVar(&f.quick, "quick", false, "fewer cases and runs: minutes instead of an hour")
 	cmd.Flags().IntVar(&f.runs, "runs", 0, fmt.Sprintf("how often each figure is measured (default %d; with --quick %d)", perf.DefaultRuns, perf.DefaultQuickRuns))
-	cmd.Flags().StringVar(&f.format, "format", "table", "table, or json: one object a figure")
+	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "table, or json: one object a figure")
+	cmd.Flags().StringVar(&f.format, "format", "table", "as --output, which was called so before")
+	_ = cmd.Flags().MarkHidden("format") // fails only without the flag
 	cmd.Flags().StringVar(&f.out, "out", "", "save the result in `FILE.json`, for report and compare")
 	cmd.Flags().StringToStringVar(&f.only, "only", nil, "measure only the cases with these parameters, `NAME=VALUE,...`, such as mode=dr,case=hit")
 	cmd.Flags().DurationVar(&f.trial, "trial", 0, "how long a rate without loss is confirmed for (default 1s; with --quick 100ms)")
@@ -144,7 +146,7 @@ func perfRun(c *cobra.Command, names []string, f *perfFlags) error {
 // and a note on the others.
 func (f *perfFlags) check(names []string) (chosen []perf.Scenario, notes []string, err error) {
 	if f.format != "table" && f.format != "json" {
-		return nil, nil, usageError{fmt.Errorf("--format %s: only table and json are possible", f.format)}
+		return nil, nil, usageError{fmt.Errorf("-o %s: only table and json are possible", f.format)}
 	}
 	if f.runs < 0 {
 		return nil, nil, usageError{fmt.Errorf("--runs %d: it must be 1 or more", f.runs)}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -80,6 +81,7 @@ func reloadCmd() *cobra.Command {
 func newTable(w io.Writer, numbers []string, header ...any) table.Writer {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
+	t.SuppressTrailingSpaces()
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Format.Header = text.FormatUpper
@@ -97,14 +99,14 @@ func newTable(w io.Writer, numbers []string, header ...any) table.Writer {
 func printStatus(w io.Writer, s api.Status) {
 	fmt.Fprintf(w, "xlvs %s, process %d, up %v, configuration %s (generation %d)\n", s.Version, s.PID,
 		time.Since(s.Started).Round(time.Second), s.File, s.Generation)
-	fmt.Fprintf(w, "%d services, %d of %d backends up\n\n", s.Services, s.Up, s.Backends)
-	t := newTable(w, []string{"mtu"}, "interface", "link", "mac", "mtu", "queues", "attach", "bind")
+	fmt.Fprintf(w, "%s, %d of %s up\n\n", plural(s.Services, "service"), s.Up, plural(s.Backends, "backend"))
+	t := newTable(w, []string{"mtu"}, "interface", "link", "mac", "mtu", "queue", "attach", "bind")
 	for _, i := range s.Interfaces {
 		link := "down"
 		if i.Up {
 			link = "up"
 		}
-		t.AppendRow(table.Row{i.Name, link, i.MAC, i.MTU, joinInts(i.Queues), i.Attach, i.Bind})
+		t.AppendRow(table.Row{i.Name, link, i.MAC, i.MTU, ranges(i.Queues), i.Attach, i.Bind})
 	}
 	t.Render()
 	for _, i := range s.Interfaces {
@@ -136,12 +138,46 @@ func printStatus(w io.Writer, s api.Status) {
 	}
 }
 
-func joinInts(v []int) string {
-	var s []string
-	for _, n := range v {
-		s = append(s, strconv.Itoa(n))
+// ranges writes sorted numbers as "0-3, 6".
+func ranges(v []int) string {
+	var parts []string
+	for i := 0; i < len(v); i++ {
+		first := v[i]
+		for i+1 < len(v) && v[i+1] == v[i]+1 {
+			i++
+		}
+		part := strconv.Itoa(first)
+		if v[i] != first {
+			part += "-" + strconv.Itoa(v[i])
+		}
+		parts = append(parts, part)
 	}
-	return strings.Join(s, ",")
+	return strings.Join(parts, ", ")
+}
+
+// dash shows what is not known.
+func dash(s string) string { return cmp.Or(s, "-") }
+
+// portName is how tables show a service's or backend's port.
+func portName(port uint16) string {
+	if port == 0 {
+		return "any"
+	}
+	return strconv.Itoa(int(port))
+}
+
+// stateOf is how tables show a backend's state, and why it is so. One that is healthy, or not checked, but whose next hop is not
+// known gets no packets.
+func stateOf(up bool, reason, unreached string) (state, why string) {
+	switch {
+	case unreached == "" && up:
+		return "up", reason
+	case unreached == "":
+		return "down", reason
+	case up:
+		return "unreached", unreached
+	}
+	return "down", unreached
 }
 
 // counts prints a map of counters in the order of its keys.
@@ -161,11 +197,7 @@ func printServices(w io.Writer, list []api.Service) {
 	t := newTable(w, []string{"up", "of", "slots", "active", "inactive", "flows", "packets", "bytes", "reply packets", "reply bytes"},
 		"service", "address", "port", "protocol", "forward", "up", "of", "slots", "active", "inactive", "flows", "packets", "bytes", "reply packets", "reply bytes")
 	for _, s := range list {
-		port := strconv.Itoa(int(s.Port))
-		if s.Port == 0 {
-			port = "any"
-		}
-		t.AppendRow(table.Row{s.Name, s.Address, port, s.Protocol, s.Forward, s.Up, s.Backends, s.Slots, s.Active, s.Inactive,
+		t.AppendRow(table.Row{s.Name, s.Address, portName(s.Port), s.Protocol, s.Forward, s.Up, s.Backends, s.Slots, s.Active, s.Inactive,
 			s.Flows, s.Packets, s.Bytes, s.ReplyPackets, s.ReplyBytes})
 	}
 	t.Render()
@@ -175,15 +207,8 @@ func printBackends(w io.Writer, list []api.Backend) {
 	t := newTable(w, []string{"weight", "slots", "active", "inactive", "flows", "packets", "bytes"},
 		"service", "backend", "address", "port", "forward", "weight", "state", "slots", "next hop", "via", "active", "inactive", "flows", "packets", "bytes", "reason")
 	for _, b := range list {
-		state := "down"
-		if b.Up {
-			state = "up"
-		}
-		hop, reason := b.NextHop, b.Reason
-		if b.Unreached != "" {
-			hop, reason = "unresolved", b.Unreached
-		}
-		t.AppendRow(table.Row{b.Service, b.Name, b.Address, b.Port, b.Forward, b.Weight, state, b.Slots, hop, b.Interface,
+		state, reason := stateOf(b.Up, b.Reason, b.Unreached)
+		t.AppendRow(table.Row{b.Service, b.Name, b.Address, portName(b.Port), b.Forward, b.Weight, state, b.Slots, dash(b.NextHop), dash(b.Interface),
 			b.Active, b.Inactive, b.Flows, b.Packets, b.Bytes, reason})
 	}
 	t.Render()

@@ -22,7 +22,7 @@ type Status struct {
 	Generation uint64            `json:"generation"` // of the snapshot that workers read
 	Services   int               `json:"services"`
 	Backends   int               `json:"backends"`
-	Up         int               `json:"backends_up"`
+	Up         int               `json:"backends_up"` // healthy, or not checked, and with a next hop
 	Interfaces []Interface       `json:"interfaces"`
 	Workers    []Worker          `json:"workers"`
 	Forwarded  map[string]uint64 `json:"forwarded"`           // packets to backends by mode
@@ -52,7 +52,7 @@ type Worker struct {
 	RxPackets    uint64 `json:"rx_packets"`
 	RxBytes      uint64 `json:"rx_bytes"`
 	Flows        uint64 `json:"flows"`
-	FlowCapacity int    `json:"flow_capacity"`
+	FlowCapacity int    `json:"flow_capacity"` // entries of its table; one stays empty
 	FlowsNew     uint64 `json:"flows_new"`
 	FlowsEvicted uint64 `json:"flows_evicted"`
 	HugePages    bool   `json:"huge_pages"`
@@ -82,7 +82,7 @@ type Service struct {
 	Forward  string `json:"forward"`
 	Slots    int    `json:"slots"` // of its Maglev table; 0: no backend takes new flows
 	Backends int    `json:"backends"`
-	Up       int    `json:"backends_up"`
+	Up       int    `json:"backends_up"` // healthy, or not checked, and with a next hop
 	Counters
 }
 
