@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -37,8 +39,8 @@ func demoCmd() *cobra.Command {
 			return runDemo(c, o, output == "json")
 		},
 	}
-	cmd.Flags().StringVar(&layout, "layout", layout, "switched (client, director and servers on one segment) or routed")
-	cmd.Flags().StringVarP(&output, "output", "o", output, "table, or json (then the report for people goes to standard error)")
+	cmd.Flags().StringVar(&layout, "layout", layout, "`LAYOUT`: switched (client, director and servers on one segment) or routed")
+	cmd.Flags().StringVarP(&output, "output", "o", output, "`FORMAT`: table, or json (then the report for people goes to standard error)")
 	return cmd
 }
 
@@ -50,7 +52,10 @@ func runDemo(c *cobra.Command, o demo.Options, asJSON bool) (err error) {
 	if o.Binary, err = os.Executable(); err != nil {
 		return err
 	}
-	result, err := demo.Run(c.Context(), o)
+	// Whoever reads the output may stop, as head does: that must not end the program before the lab is removed.
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGPIPE)
+	defer stop()
+	result, err := demo.Run(ctx, o)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

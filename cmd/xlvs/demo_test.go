@@ -1,10 +1,15 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -46,10 +51,41 @@ func TestDemo(t *testing.T) {
 	if f := r.Kill.Faults(); len(f) > 0 || r.Kill.Kept == 0 {
 		t.Errorf("%v, %+v", f, r.Kill)
 	}
+	for _, s := range []string{"director:", "interfaces:", "web-dr-v4", "web-dr-v6", "web-tun-v4", "web-tun-v6", "web-nat-v4", "web-nat-v6", "nat3"} {
+		if !regexp.MustCompile(`(?m)^ {4,}.*\b` + s).MatchString(text.String()) {
+			t.Errorf("the configuration is shown without %s", s)
+		}
+	}
 	for line := range strings.Lines(text.String()) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 120 {
 			t.Errorf("%d columns: %s", n, line)
 		}
+	}
+	if left, err := os.ReadDir(cmdTemp(cmd)); err != nil || len(left) > 0 {
+		t.Errorf("the demo leaves %v, %v", left, err)
+	}
+}
+
+// TestDemoReaderLeaves stops reading in the middle of the configuration, as head does. The lab must go all the same.
+func TestDemoReaderLeaves(t *testing.T) {
+	needRoot(t)
+	r, w, err := os.Pipe()
+	fatal(t, err)
+	cmd := exec.CommandContext(t.Context(), program, "demo")
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &text
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	fatal(t, cmd.Start())
+	fatal(t, w.Close())
+	_, err = bufio.NewReaderSize(r, 16).ReadString('\n')
+	fatal(t, errors.Join(err, r.Close()))
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 || text.String() != "xlvs: demo: interrupted; the lab is removed\n" {
+		t.Errorf("%v, printed %q", err, &text)
+	}
+	lab := fmt.Sprintf("/run/netns/xlvs-%d-*", cmd.Process.Pid)
+	if left, err := filepath.Glob(lab); err != nil || len(left) > 0 {
+		t.Errorf("the demo leaves %v, %v", left, err)
 	}
 	if left, err := os.ReadDir(cmdTemp(cmd)); err != nil || len(left) > 0 {
 		t.Errorf("the demo leaves %v, %v", left, err)

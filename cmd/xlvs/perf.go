@@ -74,7 +74,7 @@ not keep the others from running.`,
 	}
 	cmd.Flags().BoolVar(&f.quick, "quick", false, "fewer cases and runs: minutes instead of an hour")
 	cmd.Flags().IntVar(&f.runs, "runs", 0, fmt.Sprintf("how often each figure is measured (default %d; with --quick %d)", perf.DefaultRuns, perf.DefaultQuickRuns))
-	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "table, or json: one object a figure")
+	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "`FORMAT`: table, or json with one object a figure")
 	cmd.Flags().StringVar(&f.format, "format", "table", "as --output, which was called so before")
 	_ = cmd.Flags().MarkHidden("format") // fails only without the flag
 	cmd.Flags().StringVar(&f.out, "out", "", "save the result in `FILE.json`, for report and compare")

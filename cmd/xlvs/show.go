@@ -25,8 +25,8 @@ const defaultAPI = "/run/xlvs.sock"
 type showFlags struct{ api, output string }
 
 func (f *showFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.api, "api", defaultAPI, "the director's unix socket (director.api)")
-	c.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
+	c.Flags().StringVar(&f.api, "api", defaultAPI, "`PATH` of the director's unix socket (director.api)")
+	c.Flags().StringVarP(&f.output, "output", "o", "table", "`FORMAT`: table or json")
 }
 
 // showCmd makes a command that fetches something and prints it as JSON or by print.
@@ -73,7 +73,7 @@ func reloadCmd() *cobra.Command {
 		Use: "reload", Short: "Make the running director read its configuration file again", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return api.NewClient(path).Reload(c.Context()) },
 	}
-	cmd.Flags().StringVar(&path, "api", defaultAPI, "the director's unix socket (director.api)")
+	cmd.Flags().StringVar(&path, "api", defaultAPI, "`PATH` of the director's unix socket (director.api)")
 	return cmd
 }
 

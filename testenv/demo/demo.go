@@ -70,7 +70,7 @@ func Run(ctx context.Context, o Options) (res *Result, err error) {
 	return res, r.dir.Stop()
 }
 
-// start shows the configuration, runs the director on it and tells what became of its interfaces.
+// start shows the whole configuration, runs the director on it and tells what became of its interfaces.
 func (r *run) start(ctx context.Context, files string) (err error) {
 	web := func(s testenv.Service) bool { return s.Port == testenv.HTTPPort }
 	if r.dir, err = NewDirector(r.lab, files, testenv.ConfigOptions{LogFlows: true, Only: web}); err != nil {
@@ -80,7 +80,7 @@ func (r *run) start(ctx context.Context, files string) (err error) {
 	if err != nil {
 		return err
 	}
-	r.say("\nConfiguration: %s\n\n%s", r.dir.File, indent(excerpt(string(text))))
+	r.say("\nConfiguration: %s\n\n%s", r.dir.File, indent(string(text)))
 	r.say("$ ip netns exec %s %s run -c %s", r.lab.Director.Namespace, filepath.Base(r.Binary), r.dir.File)
 	if err := r.dir.Start(ctx, r.lab, r.Binary); err != nil {
 		return err
@@ -93,16 +93,6 @@ func (r *run) start(ctx context.Context, files string) (err error) {
 		r.say("%s: XDP %s, AF_XDP %s mode; %d of %d backends up", i.Name, i.Attach, i.Bind, st.Up, st.Backends)
 	}
 	return nil
-}
-
-// excerpt cuts a configuration after its first service.
-func excerpt(text string) string {
-	const mark = "  - name: web-"
-	parts := strings.SplitAfter(text, mark)
-	if len(parts) < 3 {
-		return text
-	}
-	return strings.TrimSuffix(parts[0]+parts[1], mark) + fmt.Sprintf("  # and %d more services: the other modes, and IPv6\n", len(parts)-2)
 }
 
 func indent(text string) string {

@@ -98,17 +98,6 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-func TestExcerpt(t *testing.T) {
-	const head = "interfaces:\n  - name: eth0\nservices:\n"
-	if got := excerpt(head); got != head {
-		t.Errorf("%q", got)
-	}
-	got := excerpt(head + "  - name: web-a\n    x: 1\n  - name: web-b\n    x: 2\n  - name: web-c\n    x: 3\n")
-	if want := head + "  - name: web-a\n    x: 1\n  # and 2 more services: the other modes, and IPv6\n"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-}
-
 func TestPortsRunOut(t *testing.T) {
 	p := &ports{}
 	for want := firstPort; want <= lastPort; want++ {
