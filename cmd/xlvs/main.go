@@ -108,7 +108,7 @@ func noArgs(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	given := fmt.Sprintf("%q was given", args)
+	given := fmt.Sprintf("%q was given", strings.Join(args, " "))
 	if len(args) == 1 && c.Flags().Lookup("config") != nil {
 		given += fmt.Sprintf("; write %s -c %s", c.CommandPath(), args[0])
 	}
