@@ -193,7 +193,7 @@ func TestValidateWithoutFile(t *testing.T) {
 	if err := c.Validate(); !errors.As(err, &one) {
 		t.Fatalf("got %v, want an Error", err)
 	}
-	want := "service web: forward is masq, which is unknown; use one of dr, nat, tun"
+	want := "service web: forward is masq, which is unknown; did you mean nat? (possible: dr, nat, tun)"
 	if got := one.Error(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

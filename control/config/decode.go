@@ -131,7 +131,11 @@ func (d *decoder) resolve(n ast.Node, p place) ast.Node {
 		if n != nil {
 			pos = nodePosition(n)
 		}
-		d.add(pos, p.where, quoteKey(p.key)+" has no value", "write one, or remove the key")
+		remedy := "write one, or remove the key"
+		if p.key == "" {
+			remedy = wholeRemedy
+		}
+		d.add(pos, p.where, quoteKey(p.key)+" has no value", remedy)
 	default:
 		return n
 	}

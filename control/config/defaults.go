@@ -42,8 +42,12 @@ func (c *Config) fill(r *report) {
 	for i := range c.Services {
 		s := &c.Services[i]
 		for j := range s.Backends {
-			if b := &s.Backends[j]; b.Port == 0 && !r.bad[&b.Port] {
-				b.Port = s.Port
+			b := &s.Backends[j]
+			if b.Port != 0 || r.bad[&b.Port] {
+				continue
+			}
+			if b.Port = s.Port; s.Port != 0 && r.given(&b.Port) {
+				r.value(&b.Port, label("service", i, s.Name)+": "+label("backend", j, b.Name), "port is 0", "remove it: a backend has its service's port")
 			}
 		}
 		if s.Health != nil {

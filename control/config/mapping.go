@@ -36,12 +36,14 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, p place) {
 	}
 }
 
+const wholeRemedy = "write interfaces: and services: as docs/configuration.md shows"
+
 // mappingRemedy shows how one writes a mapping of v's type.
 func mappingRemedy(v reflect.Value) string {
 	remedy := "write key: value pairs, one a line and indented, or in { }"
 	switch v.Addr().Interface().(type) {
 	case *Config:
-		return "write interfaces: and services: as docs/configuration.md shows"
+		return wholeRemedy
 	case *Interface:
 		return remedy + ", such as { name: eth0 }"
 	case *Backend:
@@ -52,6 +54,18 @@ func mappingRemedy(v reflect.Value) string {
 		return remedy + ", such as { mode: busy }"
 	case *Tunnel:
 		return remedy + ", such as { type: gue }"
+	case *VLAN:
+		return remedy + ", such as { name: eth0.100, id: 100 }"
+	case *Log:
+		return remedy + ", such as { level: info }"
+	case *Memory:
+		return remedy + ", such as { frames: 8192 }"
+	case *Persistence:
+		return remedy + ", such as { timeout: 360s }"
+	case *QUIC:
+		return remedy + ", such as { server_id_length: 2 }"
+	case *Timeouts:
+		return remedy + ", such as { established: 900s }"
 	}
 	return remedy
 }

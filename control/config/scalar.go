@@ -37,6 +37,9 @@ func scalar(n ast.Node, ptr any, key string) (known bool, problem, remedy string
 		}
 		word = strings.TrimSpace(word)
 		if problem, remedy = parseWord(word, ptr, key); problem == "" && quoted(n) && isNumber(ptr) {
+			if _, block := n.(*ast.LiteralNode); block {
+				return true, fmt.Sprintf("%s is %q, which | or > makes text", key, word), fmt.Sprintf("write %s: %s", key, word)
+			}
 			return true, fmt.Sprintf("%s is %q, which the quotes make text", key, word), "remove the quotes: write " + word
 		}
 		return true, problem, remedy
@@ -152,8 +155,11 @@ func parseNumber(word string, v reflect.Value, key string) (problem, remedy stri
 	if v.CanUint() {
 		n, err := strconv.ParseUint(word, 10, v.Type().Bits())
 		if err != nil {
-			most := ^uint64(0) >> (64 - v.Type().Bits())
-			return fmt.Sprintf("%s is %s, which is out of range", key, shorten(word)), fmt.Sprintf("use 0 to %d", most)
+			remedy := "use a number from 0 that is smaller"
+			if bits := v.Type().Bits(); bits < 64 {
+				remedy = fmt.Sprintf("use 0 to %d", ^uint64(0)>>(64-bits))
+			}
+			return fmt.Sprintf("%s is %s, which is out of range", key, shorten(word)), remedy
 		}
 		v.SetUint(n)
 		return "", ""

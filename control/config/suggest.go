@@ -64,13 +64,25 @@ func sorted(choices []string) string {
 	return strings.Join(slices.Sorted(slices.Values(choices)), ", ")
 }
 
+// elsewhere are words of ipvsadm, keepalived, ip link and YAML for what has another name here.
+var elsewhere = map[string]string{
+	"true": "on", "yes": "on", "false": "off", "no": "off",
+	"masq": "nat", "masquerade": "nat", "masquerading": "nat",
+	"direct": "dr", "droute": "dr", "gate": "dr", "gatewaying": "dr", "route": "dr",
+	"tunnel": "tun", "tunneling": "tun", "tunnelling": "tun", "ipip": "tun",
+	"skb": "generic", "drv": "native", "warning": "warn", "zero-copy": "zerocopy",
+}
+
 // choose words the remedy for a word that is none of the choices.
 func choose(word string, choices []string) string {
 	if len(choices) == 1 {
 		return "use " + choices[0]
 	}
 	list := sorted(choices)
-	if near := nearest(word, choices); near != "" {
+	for _, near := range []string{elsewhere[strings.ToLower(word)], nearest(word, choices)} {
+		if !slices.Contains(choices, near) {
+			continue
+		}
 		return "did you mean " + near + "? (possible: " + list + ")"
 	}
 	return "use one of " + list

@@ -78,6 +78,7 @@ var faults = []fault{
 	{"is a reserved character", "", "put text that begins with it into quotes"},
 	{"unknown escape character", "", `write \\ for \ in double quotes, or use single quotes`},
 	{"value is not allowed in this context", "here is a value where none can be", lookHere},
+	{"directive", "here is a % directive", "remove the line, as none is needed; put text that begins with % into quotes"},
 	{"unexpected end content", "here is text after the end of the document (...)", "remove the line ... or what follows it"},
 }
 

@@ -139,7 +139,11 @@ func (v *validator) name(field *string, parent any, where, noun string, seen map
 	}
 	switch first, twice := seen[name]; {
 	case name == "":
-		v.value(field, where, "the "+noun+" has no name", "give it one: name: "+noun+"1", parent)
+		remedy := "give it one: name: " + noun + "1"
+		if noun == "interface" {
+			remedy = "write name: with what ip link calls it, such as eth0"
+		}
+		v.value(field, where, "the "+noun+" has no name", remedy, parent)
 	case len(name) > maxName:
 		v.value(field, where, fmt.Sprintf("the name has %d bytes", len(name)), fmt.Sprintf("use at most %d", maxName), parent)
 	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || !unicode.IsPrint(r) }):

@@ -73,6 +73,10 @@ func (v *validator) httpOnly(field any, where, key string, set bool, h *Health) 
 // healthPort checks that there is a port to connect to.
 func (v *validator) healthPort(s *Service, where string) {
 	h := s.Health
+	if h.Port == 0 && v.given(&h.Port) {
+		v.value(&h.Port, where, "port is 0", "write the port to check, or remove the key: then it is the backend's", h)
+		return
+	}
 	if h.Port != 0 || v.bad[&h.Port] || v.bad[&s.Port] {
 		return
 	}
