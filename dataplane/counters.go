@@ -23,12 +23,13 @@ const (
 	DropNoMemory                  // no chunks for the pieces of a packet that is to be fragmented
 	DropICMP                      // an ICMP message that is not answered
 	DropICMPLimited               // an echo request or error beyond the rate limit
+	DropMartian                   // would open a flow or be answered, but comes from an address that no client has
 	DropTx                        // no room in the TX ring
 	NumReasons      = iota
 )
 
 var reasonNames = [NumReasons]string{"malformed", "not_ours", "fragment", "fragment_overlap", "fragment_timeout", "no_flow", "reply_no_flow", "no_backend", "backend_gone",
-	"no_neighbour", "ttl", "too_big", "no_headroom", "no_memory", "icmp", "icmp_limited", "tx_full"}
+	"no_neighbour", "ttl", "too_big", "no_headroom", "no_memory", "icmp", "icmp_limited", "martian", "tx_full"}
 
 func (r Reason) String() string { return reasonNames[r] }
 

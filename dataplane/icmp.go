@@ -14,10 +14,14 @@ func (p *pipeline) icmp(in, i int, f Frame) {
 	pkt := &p.pkt[i]
 	b := p.mem.Bytes(f)
 	switch {
+	case pkt.Src.Martian():
+		p.drop(f, DropMartian, in, i, noError)
 	case rewrite.IsError(b, pkt):
 		p.icmpError(in, i, f)
 	case !rewrite.IsEcho(b, pkt) || !p.snap.Alive(pkt.Dst):
 		p.drop(f, DropICMP, in, i, noError)
+	case p.snap.Ours(pkt.Src):
+		p.drop(f, DropMartian, in, i, noError)
 	case !p.limit.take(p.now):
 		p.drop(f, DropICMPLimited, in, i, noError)
 	default:

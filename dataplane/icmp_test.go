@@ -151,8 +151,6 @@ func TestEcho(t *testing.T) {
 			for name, edit := range map[string]func(*frametest.Spec){
 				"no such VIP":       func(c *frametest.Spec) { c.Dst = netip.AddrPortFrom(c.Dst.Addr().Prev(), 0) },
 				"VIP without hosts": func(c *frametest.Spec) { c.Dst = netip.AddrPortFrom(c.Dst.Addr().Next(), 0) },
-				"from a group":      func(c *frametest.Spec) { c.Src = netip.AddrPortFrom(pick(v6, "224.0.0.%d", "ff02::%x", 1), 0) },
-				"from nobody":       func(c *frametest.Spec) { c.Src = netip.AddrPortFrom(zero(v6), 0) },
 				"to a group MAC":    func(c *frametest.Spec) { c.DstMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} },
 			} {
 				c := s.client(0, 1, 0)
@@ -161,6 +159,14 @@ func TestEcho(t *testing.T) {
 					t.Errorf("%s: answered % x", name, got)
 				}
 				l.wantDrop(dataplane.DropICMP)
+			}
+			for _, from := range []netip.Addr{pick(v6, "224.0.0.%d", "ff02::%x", 1), zero(v6), c.Dst.Addr(), pick(v6, "127.0.0.%d", "::%x", 1)} {
+				c := s.client(0, 1, 0)
+				c.Src = netip.AddrPortFrom(from, 0)
+				if got := l.one(0, 0, 0, c.Echo(false, 1, 1)); got != nil {
+					t.Errorf("%s was answered % x", from, got)
+				}
+				l.wantDrop(dataplane.DropMartian)
 			}
 			if got := l.one(0, 0, 0, c.Echo(true, 1, 1)); got != nil {
 				t.Error("an echo reply was answered")

@@ -46,11 +46,12 @@ func (p *pipeline) tooBig(f Frame, in, i, limit int) {
 
 // drop counts a frame under its reason. With an ICMP error to send, the frame becomes that
 // error, as the rate limit allows; else it is freed. The error's source is the address of the
-// interface it leaves by, or the packet's own destination where the interface has none.
+// interface it leaves by, or the packet's own destination where the interface has none. What claims to come from the
+// director itself is not answered.
 func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
 	offheap.Add64(&p.count.Drops[why], 1)
 	p.noteDrop(why)
-	if e == noError || !p.limit.take(p.now) {
+	if e == noError || p.snap.Ours(p.pkt[i].Src) || !p.limit.take(p.now) {
 		p.mem.Free(f.Chunk)
 		return
 	}

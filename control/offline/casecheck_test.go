@@ -53,7 +53,7 @@ func faultsOf(t *testing.T, text string) string {
 // Each of these would pass for ever, or fail and puzzle. All that is wrong with a file is told at once, and how to right it.
 func TestRefusedCases(t *testing.T) {
 	const (
-		drops  = "malformed, not_ours, fragment, fragment_overlap, fragment_timeout, no_flow, reply_no_flow, no_backend, backend_gone, no_neighbour, ttl, too_big, no_headroom, no_memory, icmp, icmp_limited, tx_full, frame_too_large"
+		drops  = "malformed, not_ours, fragment, fragment_overlap, fragment_timeout, no_flow, reply_no_flow, no_backend, backend_gone, no_neighbour, ttl, too_big, no_headroom, no_memory, icmp, icmp_limited, martian, tx_full, frame_too_large"
 		passes = "pass_l2, pass_not_ip, pass_malformed, pass_extension, pass_control, pass_vip_other, pass_local, pass_other"
 		write  = "; docs/replay.md says how cases are written"
 		one    = "  - name: a\n    " + syn + "\n"

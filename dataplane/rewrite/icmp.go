@@ -51,11 +51,11 @@ func PortUnreachable() Error {
 
 // ICMP turns the frame at off in chunk into an ICMP error about itself, on its way back to the sender:
 // MAC addresses exchanged, source src. It returns the new start and length. ok is false for what must not be
-// answered with an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e): a group or zero source address, a multicast MAC, or no
+// answered with an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e): a source address that is nobody's, a multicast MAC, or no
 // room in the chunk.
 func ICMP(chunk []byte, off int, p *packet.Packet, src packet.Addr, e Error) (start, length int, ok bool) {
 	b := chunk[off:]
-	if b[0]&1 != 0 || !unicast(p.Src) {
+	if b[0]&1 != 0 || p.Src.Martian() {
 		return 0, 0, false
 	}
 	l3, head, quote := int(p.L3), packet.IPv4Len+packet.ICMPLen, maxQuote4
@@ -84,14 +84,6 @@ func ICMP(chunk []byte, off int, p *packet.Packet, src packet.Addr, e Error) (st
 		error4(ip, src, p.Src, e)
 	}
 	return start, l3 + head + quoted, true
-}
-
-func unicast(a packet.Addr) bool {
-	if a.Is4() {
-		first := uint8(a.V4())
-		return first != 0 && first < 224 && first != 127
-	}
-	return uint8(a.A) != 0xff && a.A|a.B != 0
 }
 
 func error4(ip []byte, src, dst packet.Addr, e Error) {
@@ -133,11 +125,11 @@ func setICMPSum(m []byte, pseudo uint64) {
 	binary.LittleEndian.PutUint16(m[2:], ^packet.Fold(packet.Sum(m, pseudo)))
 }
 
-// IsEcho reports whether an ICMP packet is an echo request that may be answered: not one from a group or from
-// nobody, nor one sent to a group's MAC address, so that nobody makes a crowd of directors answer at once.
+// IsEcho reports whether an ICMP packet is an echo request that may be answered: not one whose
+// source is nobody's address, nor one sent to a group's MAC address, so that nobody makes a crowd of directors answer at once.
 func IsEcho(b []byte, p *packet.Packet) bool {
 	t := b[p.L4]
-	return (t == icmpEchoRequest && !p.V6 || t == icmp6EchoRequest && p.V6) && b[0]&1 == 0 && unicast(p.Src)
+	return (t == icmpEchoRequest && !p.V6 || t == icmp6EchoRequest && p.V6) && b[0]&1 == 0 && !p.Src.Martian()
 }
 
 // Echo turns an echo request into its reply, on its way back (RFC 792, RFC 4443 4.2). A request with a

@@ -96,10 +96,10 @@ func TestICMPIsNotSent(t *testing.T) {
 		{name: "from loopback", src: "127.0.0.1"},
 		{name: "from a group", src: "224.0.0.1"},
 		{name: "from the last group", src: "239.255.255.255"},
-		{name: "from class E", src: "240.0.0.1"},
 		{name: "from everybody", src: "255.255.255.255"},
 		{name: "from nobody", v6: true, src: "::"},
 		{name: "from a group", v6: true, src: "ff02::1"},
+		{name: "from loopback", v6: true, src: "::1"},
 		{name: "to everybody's MAC", src: "198.51.100.7", mac: [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}},
 		{name: "to a group's MAC", v6: true, src: "2001:db8::7", mac: [6]byte{0x33, 0x33, 0, 0, 0, 1}},
 	} {

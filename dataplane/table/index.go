@@ -140,6 +140,9 @@ func (s *Snapshot) VIP(a packet.Addr) int32 {
 	return slot
 }
 
+// Ours reports whether a is a VIP or one of the director's own addresses: no client's.
+func (s *Snapshot) Ours(a packet.Addr) bool { return s.own.get(a, used) >= 0 || s.VIP(a) >= 0 }
+
 // Replies reports whether a packet from src and port may be a NAT backend's reply.
 func (s *Snapshot) Replies(src packet.Addr, port uint16, proto uint8) bool {
 	return s.replies.get(src, cellKey(port, proto)) >= 0 || s.replies.get(src, cellKey(0, proto)) >= 0
