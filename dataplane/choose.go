@@ -80,15 +80,3 @@ func (p *pipeline) remembered(svc *table.Service, e *flow.Entry) *table.Backend 
 	}
 	return be
 }
-
-// identified returns the backend that the connection ID of packet i names, whatever flow the packet belongs to: a QUIC
-// client keeps its server when its address or port changes. It is nil where the connection ID says nothing.
-func (p *pipeline) identified(svc *table.Service, i int, f Frame) *table.Backend {
-	pkt := &p.pkt[i]
-	b := p.mem.Bytes(f)
-	slot := svc.QUIC.Server(b[int(pkt.L4)+packet.UDPLen : pkt.End])
-	if slot < 0 || !p.snap.Backends[slot].Up {
-		return nil
-	}
-	return &p.snap.Backends[slot]
-}

@@ -128,13 +128,14 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 	if idx == 0 || !p.flows.Holds(idx, &key) {
 		idx = p.flows.Find(p.hash[i], &key) // a second look: an earlier packet of the burst may have opened it
 	}
-	var named *table.Backend
 	if svc.QUIC != nil {
-		named = p.identified(svc, i, f)
+		if be := p.identified(svc, i, f); be != nil {
+			return p.toNamed(svc, &key, be, idx, in, i)
+		}
 	}
 	if idx != 0 {
 		var be *table.Backend
-		be, idx = p.follow(svc, named, idx, i)
+		be, idx = p.follow(svc, idx, i)
 		p.noteBackend(be, FlowHit)
 		if idx != 0 {
 			return be, idx, DropBackendGone
@@ -147,7 +148,7 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 			return be, 0, 0
 		}
 	}
-	be, idx, why := p.open(svc, &key, named, in, i)
+	be, idx, why := p.open(svc, &key, nil, in, i)
 	if be == nil {
 		p.noteBackend(nil, FlowNone)
 	}
@@ -217,15 +218,13 @@ func (p *pipeline) advance(idx uint32, be *table.Backend, s flow.State) {
 
 // follow returns the backend of flow idx. Index 0 says that the packet is to open a flow afresh: a SYN
 // that reuses the ports of a flow which is over (IPVS' conn_reuse_mode), or whose backend is
-// down or gone; UDP leaves such a backend at once, and one that its packet does not name, where it names any. A nil
-// backend with an index means: gone, and nothing can be done.
-func (p *pipeline) follow(svc *table.Service, named *table.Backend, idx uint32, i int) (*table.Backend, uint32) {
+// down or gone; UDP leaves such a backend at once. A nil backend with an index means: gone, and nothing can be done.
+func (p *pipeline) follow(svc *table.Service, idx uint32, i int) (*table.Backend, uint32) {
 	e := p.flows.At(idx)
 	be := p.snap.Backend(e.Backend)
 	s := e.State()
 	syn := p.pkt[i].TCPFlags&(packet.FlagSYN|packet.FlagACK|packet.FlagRST) == packet.FlagSYN
 	switch {
-	case named != nil && named != be:
 	case be != nil && be.Up:
 		if !syn || s == flow.StateEstablished || s.HalfOpen() {
 			return be, idx
@@ -269,10 +268,16 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in
 		p.noteBackend(be, FlowNone)
 		return be, 0, 0
 	}
-	p.noteBackend(be, FlowNew)
 	if svc.Mode == table.NAT {
 		p.flows.LinkReply(idx, be, p.now)
 	}
+	p.opened(be, idx, s, i)
+	return be, idx, 0
+}
+
+// opened accounts for flow idx, which packet i opened.
+func (p *pipeline) opened(be *table.Backend, idx uint32, s flow.State, i int) {
+	p.noteBackend(be, FlowNew)
 	offheap.Add64(&p.count.FlowsNew, 1)
 	bc := &p.backends[be.Ref.Slot()]
 	offheap.Add64(&bc.Flows, 1)
@@ -282,7 +287,6 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in
 		e.SetSampled()
 		p.emit(EventFlowNew, e, p.hash[i])
 	}
-	return be, idx, 0
 }
 
 // reply handles what a NAT backend sends to a client: found in this worker's flows, or in

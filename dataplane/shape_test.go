@@ -286,6 +286,62 @@ func shortHeader(config byte, length, be int) []byte {
 	return binary.BigEndian.AppendUint64(b, 0x0123456789abcdef)
 }
 
+// longHeader is a Handshake packet with this destination connection ID (RFC 9000, 17.2.4), an empty source one, and no more.
+func longHeader(id []byte) []byte {
+	return append(append([]byte{0xe0, 0, 0, 0, 1, byte(len(id))}, id...), 0)
+}
+
+// A client whose port two servers serve loses neither when the one that its flow led to dies; nor does a packet that names
+// another server, with replies or without, change where the client's other packets go.
+func TestQUICServersOfOnePort(t *testing.T) {
+	for _, s := range matrix() {
+		if !s.udp {
+			continue
+		}
+		t.Run(s.String(), func(t *testing.T) {
+			s.edit = quicService(2)
+			l := newLab(t, 2)
+			l.e.Publish(snapshot(t, s))
+			c := s.client(0, 5, 0)
+			home := l.goesTo(s, c)
+			other, third := (home+1)%3, (home+2)%3
+			l.delta()
+			for _, be := range []int{other, other, home, third, other} {
+				c.Payload = shortHeader(2, 2, be)
+				if got := l.goesTo(s, c); got != be {
+					t.Fatalf("a packet for server %d went to %d", be, got)
+				}
+			}
+			want := uint64(0)
+			if s.mode == table.NAT {
+				want = 2
+			}
+			if d := l.delta(); d.FlowsNew != want || d.FlowsEnded != 0 {
+				t.Errorf("%d flows began and %d ended, want %d and none", d.FlowsNew, d.FlowsEnded, want)
+			}
+			if s.mode == table.NAT {
+				for worker := range 2 { // of which the second owns none of the flows
+					for be := range 3 {
+						in, want := reply(c, &l.e.Snapshot().Backends[be], 0)
+						l.same("reply", l.one(worker, 1, 0, in.Build()), want.Build())
+					}
+				}
+			}
+			dead := s
+			dead.off = []int{home}
+			l.e.Publish(snapshot(t, dead))
+			c.Payload = shortHeader(2, 2, other)
+			if got := l.goesTo(s, c); got != other {
+				t.Errorf("server %d is dead, and a packet for %d went to %d", home, other, got)
+			}
+			c.Payload = nil
+			if got := l.goesTo(s, c); got < 0 || got == home || s.mode != table.NAT && got != other {
+				t.Errorf("server %d is dead, and a packet that names none went to %d", home, got)
+			}
+		})
+	}
+}
+
 // A QUIC connection stays at the server that its connection ID names, whatever the client's address; what names
 // none belongs to its flow.
 func TestQUIC(t *testing.T) {
@@ -298,23 +354,32 @@ func TestQUIC(t *testing.T) {
 			l := newLab(t, 1)
 			l.e.Publish(snapshot(t, s))
 			c := s.client(0, 5, 0)
-			c.Payload = append([]byte{0xc0, 0, 0, 0, 1, 8}, shortHeader(2, length, 1)[1:]...) // an Initial packet
+			c.Payload = []byte{0xc0, 0, 0, 0, 1, 8, 7 << 5, 1, 2, 3, 4, 5, 6, 7} // an Initial packet
 			home := l.goesTo(s, c)
 			if want := l.picked(c).Ref.Slot(); home != want {
 				t.Fatalf("%v: an Initial packet went to %d instead of %d", s, home, want)
 			}
 			for n := range 12 {
 				for be := range 3 {
-					c := s.client(0, n, 0)
-					c.Payload = shortHeader(2, length, be)
-					if got := l.goesTo(s, c); got != be {
-						t.Fatalf("%v, server IDs of %d bytes: client %d of server %d was sent to %d", s, length, n, be, got)
+					for _, long := range []bool{false, true} {
+						c := s.client(0, n, 0)
+						c.Payload = shortHeader(2, length, be)
+						if long {
+							c.Payload = longHeader(c.Payload[1:])
+						}
+						if got := l.goesTo(s, c); got != be {
+							t.Fatalf("%v, server IDs of %d bytes: client %d of server %d was sent to %d", s, length, n, be, got)
+						}
 					}
 				}
+			}
+			if got := l.goesTo(s, c); got != home {
+				t.Errorf("%v: another connection took the client's flow from %d to %d", s, home, got)
 			}
 			for name, payload := range map[string][]byte{
 				"another config": shortHeader(3, length, (home+1)%3), "unroutable": shortHeader(7, length, (home+1)%3),
 				"unknown server": shortHeader(2, length, 9), "cut off": shortHeader(2, length, (home+1)%3)[:length+1], "empty": nil,
+				"short nonce": shortHeader(2, length, (home+1)%3)[:2+length+3], "short nonce, long header": longHeader(shortHeader(2, length, (home+1)%3)[1:][:1+length+3]),
 			} {
 				c := s.client(0, 300, 0)
 				want := l.picked(c).Ref.Slot()

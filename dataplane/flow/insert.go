@@ -161,7 +161,7 @@ func (t *Table) remark(i uint32) {
 	if svc != nil {
 		t.markLanes(t.hasher.Tuple(e.Client, svc.At(e.VIP()), e.Ports, proto(e)), i, e.cheap())
 	}
-	if e.refs() > 1 && be != nil {
+	if be != nil && (e.refs() > 1 || svc != nil && svc.QUIC != nil) { // NAT: a second link, or the only one of a flow aside
 		t.markLanes(t.replyHash(e, be), i, e.cheap())
 	}
 }

@@ -1,7 +1,6 @@
 package table
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -129,58 +128,4 @@ func (b *Backend) Overhead() int {
 		}
 	}
 	return n
-}
-
-// QUIC says how to read connection IDs that servers made as draft-ietf-quic-load-balancers has it, unencrypted:
-//
-//	config rotation(3 bits) length or random(5 bits) | server ID | nonce …
-type QUIC struct {
-	Config  uint8 // config rotation codepoint, 0 to 6
-	Len     uint8 // bytes of a server ID, 1 to 15
-	Servers []QUICServer
-
-	index index
-}
-
-// A QUICServer is a backend with the server ID that it puts into its connection IDs; further bytes are 0.
-type QUICServer struct {
-	ID      [16]byte
-	Backend Ref
-}
-
-const quicLongHeader = 0x80 // first bit of a packet, RFC 9000, 17
-
-func (s *Snapshot) buildQUIC() error {
-	for i := range s.Services {
-		v := &s.Services[i]
-		if !v.Live || v.QUIC == nil {
-			continue
-		}
-		q := *v.QUIC
-		if q.Config > 6 || q.Len < 1 || q.Len > 15 {
-			return fmt.Errorf("snapshot: service %s: QUIC config %d (0 to 6) with server IDs of %d bytes (1 to 15)", v.Name, q.Config, q.Len)
-		}
-		q.index = newIndex(len(q.Servers))
-		for _, server := range q.Servers {
-			if b := s.Backend(server.Backend); b == nil || b.Service != v.Ref {
-				return fmt.Errorf("snapshot: service %s has a QUIC server ID for %#x, which is no backend of it", v.Name, server.Backend)
-			}
-			if other := q.index.put(packet.Addr16(server.ID[:]), used, int32(server.Backend.Slot())); other >= 0 {
-				return fmt.Errorf("snapshot: service %s has server ID % x twice", v.Name, server.ID[:q.Len])
-			}
-		}
-		v.QUIC = &q
-	}
-	return nil
-}
-
-// Server returns the slot of the backend that the connection ID of UDP payload b names. It is -1 for a packet with a long
-// header, whose connection ID may still be the client's own choice, for one that is too short, and for an unknown server.
-func (q *QUIC) Server(b []byte) int32 {
-	if len(b) < 2+int(q.Len) || b[0]&quicLongHeader != 0 || b[1]>>5 != q.Config {
-		return -1
-	}
-	var id [16]byte
-	copy(id[:q.Len], b[2:])
-	return q.index.get(packet.Addr{A: binary.LittleEndian.Uint64(id[:]), B: binary.LittleEndian.Uint64(id[8:])}, used)
 }
