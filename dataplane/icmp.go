@@ -184,7 +184,7 @@ func (p *pipeline) errorOfTunnel(in, i int, f Frame, q *packet.Packet) bool {
 	}
 	p.noteService(svc)
 	p.noteBackend(be, FlowHit)
-	msg, ok := rewrite.TunnelError(b, pkt, be.Overhead(), v6)
+	msg, ok := rewrite.TunnelError(b, pkt, be, v6)
 	if !ok || e.MAC() == (table.MAC{}) {
 		return false
 	}

@@ -104,23 +104,40 @@ func readdress(b []byte, p *packet.Packet, src, dst packet.Addr) {
 	packet.Update(h[10:], old, new)
 }
 
-// TunnelError returns what an ICMP error b about an outer packet of ours means for the sender of the inner one
-// (RFC 2003, 4; RFC 2473, 8): a smaller MTU, or that the host cannot be reached. over is the length of what the tunnel
-// added. ok is false for what says nothing to the sender, and for an MTU that is none: below 68, or 1280 for IPv6 inside.
-func TunnelError(b []byte, p *packet.Packet, over int, inner6 bool) (e Error, ok bool) {
+// TunnelError returns what an ICMP error b about an outer packet of ours to backend be means for the sender of the inner one
+// (RFC 2003, 4; RFC 2473, 8): a smaller MTU, or that the host cannot be reached. ok is false for what says nothing to the
+// sender: an MTU that is none, below 68, or 1280 for IPv6 inside, and one that is no smaller than the way is known to have.
+func TunnelError(b []byte, p *packet.Packet, be *table.Backend, inner6 bool) (e Error, ok bool) {
 	m := b[p.L4:]
-	mtu := 0
+	mtu, over := 0, be.Overhead()
 	switch {
 	case p.V6 && m[0] == icmp6TooBig:
 		mtu = int(min(binary.BigEndian.Uint32(m[4:]), 0xffff))
 	case !p.V6 && m[0] == icmpUnreachable && m[1] == codeFragNeeded:
-		mtu = int(binary.BigEndian.Uint16(m[6:]))
+		if mtu = int(binary.BigEndian.Uint16(m[6:])); mtu == 0 {
+			mtu = plateauBelow(min(int(binary.BigEndian.Uint16(m[packet.QuoteLen+2:])), int(be.Limit)+over))
+		}
 	case !p.V6 && m[0] == icmpQuench:
 		return Error{}, false
 	default:
 		return Error{Type4: icmpUnreachable, Code4: codeHost4, Type6: icmp6Unreachable, Code6: codeAddress6}, true
 	}
-	return TooBig(mtu - over), mtu-over >= LeastMTU(inner6)
+	mtu -= over
+	return TooBig(mtu), mtu >= LeastMTU(inner6) && mtu < int(be.Limit)
+}
+
+// plateaus are the MTUs that links have (RFC 1191, 7.1).
+var plateaus = [...]int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, minMTU4}
+
+// plateauBelow guesses the MTU of a link that a packet of size bytes was too big for, whose router does not tell it, as those
+// before RFC 1191 (5): the next lower one of the plateaus, 0 if there is none.
+func plateauBelow(size int) int {
+	for _, mtu := range plateaus {
+		if mtu < size {
+			return mtu
+		}
+	}
+	return 0
 }
 
 // LeastMTU is the smallest MTU that a host may be told of: what every link must carry (RFC 791; RFC 8200, 5).
