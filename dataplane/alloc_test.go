@@ -3,11 +3,13 @@ package dataplane_test
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/frametest"
 	"xlvs/dataplane/memio"
+	"xlvs/dataplane/packet"
 	"xlvs/dataplane/table"
 )
 
@@ -24,6 +26,7 @@ type clients struct {
 	v6, udp bool
 	order   uint
 	fresh   bool // never the same flow twice: every packet opens one
+	vlan    bool // in a VLAN of the director's
 }
 
 func (c clients) vary(f []byte, n uint64) {
@@ -32,6 +35,9 @@ func (c clients) vary(f []byte, n uint64) {
 	if !c.fresh {
 		first = n>>c.order == 0
 		id = uint32(n*0x9e3779b1) & (1<<c.order - 1)
+	}
+	if c.vlan {
+		f = f[packet.VLANLen:]
 	}
 	l4 := 34
 	if c.v6 {
@@ -51,7 +57,8 @@ func (c clients) vary(f []byte, n uint64) {
 
 const (
 	replayChunks  = 4096
-	replayRestore = 74 // Ethernet, IPv6 and TCP headers
+	replayRestore = 78 // Ethernet, VLAN, IPv6 and TCP headers
+	replayVLAN    = 42
 )
 
 func replay(t testing.TB, s svc, flows int, c clients) *replaying {
@@ -77,9 +84,14 @@ func replay(t testing.TB, s svc, flows int, c clients) *replaying {
 	})
 	s.be = func(_ int, b *table.Backend) { b.Out = 0 }
 	s.n = 16
-	r.e.Publish(snapshot(t, s))
+	snap := snapshot(t, s)
 	spec := s.client(0, 1, ack)
 	spec.Payload = nil
+	if c.vlan {
+		snap = inVLAN(t, snap, replayVLAN)
+		spec.VLAN = replayVLAN
+	}
+	r.e.Publish(snap)
 	f := spec.Build()
 	for len(f) < 60 {
 		f = append(f, 0)
@@ -90,12 +102,31 @@ func replay(t testing.TB, s svc, flows int, c clients) *replaying {
 	return r
 }
 
+// inVLAN returns a snapshot with a VLAN on the first interface, by which all backends are reached.
+func inVLAN(t testing.TB, s *table.Snapshot, id uint16) *table.Snapshot {
+	t.Helper()
+	in := &table.Snapshot{Generation: s.Generation, Services: slices.Clone(s.Services), Backends: slices.Clone(s.Backends), Ports: slices.Clone(s.Ports), Timeouts: s.Timeouts}
+	vlan := in.Ports[0]
+	vlan.Tags = packet.Tags(0).Within(packet.EtherVLAN, id)
+	in.Ports = append(in.Ports, vlan)
+	for i := range in.Backends {
+		in.Backends[i].Out = uint8(len(in.Ports) - 1)
+	}
+	in, err := table.New(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
 // No packet, of a known flow or a new one, in any mode or family, costs an allocation.
 func TestNoAllocations(t *testing.T) {
 	for _, s := range matrix() {
-		for _, fresh := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%v/new=%v", s, fresh), func(t *testing.T) {
-				r := replay(t, s, 4096, clients{v6: s.v6, udp: s.udp, order: 10, fresh: fresh})
+		for _, c := range []clients{{}, {fresh: true}, {vlan: true}, {vlan: true, fresh: true}} {
+			fresh := c.fresh
+			c.v6, c.udp, c.order = s.v6, s.udp, 10
+			t.Run(fmt.Sprintf("%v/new=%v/vlan=%v", s, fresh, c.vlan), func(t *testing.T) {
+				r := replay(t, s, 4096, c)
 				now := uint32(1)
 				step := func() { r.e.Step(0, now); now++ }
 				for range 100 {
@@ -207,6 +238,9 @@ func BenchmarkPipeline(b *testing.B) {
 				benchPipeline(b, s, clients{v6: s.v6, order: order})
 			})
 		}
+		b.Run(fmt.Sprintf("%v/%s/vlan/flows=%d", s.mode, family, 1<<16), func(b *testing.B) {
+			benchPipeline(b, s, clients{v6: s.v6, order: 16, vlan: true})
+		})
 		b.Run(fmt.Sprintf("%v/%s/new", s.mode, family), func(b *testing.B) {
 			benchPipeline(b, s, clients{v6: s.v6, fresh: true})
 		})

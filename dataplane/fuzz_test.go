@@ -162,6 +162,12 @@ func FuzzShapes(f *testing.F) {
 		again := c
 		again.Flags, again.Payload = ack, shortHeader(2, 2, 1)
 		f.Add(c.Build(), again.Build(), again.Build())
+		if s.udp {
+			first, second := c, c
+			first.Payload, second.Payload = shortHeader(2, 2, k*perSvc), longHeader(shortHeader(2, 2, k*perSvc+1)[1:])
+			f.Add(first.Build(), second.Build(), first.Build())
+			f.Add(c.Build(), second.Build(), first.Build())
+		}
 		again.DF, again.Payload = false, make([]byte, 1440)
 		f.Add(again.Build(), c.Build(), toAddress(c, 5).Build())
 		c.RawOptions = []byte{2, 4, 0x5, 0xb4} // RFC 9293: maximum segment size 1460
