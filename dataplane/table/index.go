@@ -70,6 +70,7 @@ func (x *index) put(a packet.Addr, key uint32, slot int32) int32 {
 func (s *Snapshot) buildIndex() error {
 	s.index, s.vips, s.replies = newIndex(len(s.Services)), newIndex(len(s.Services)), newIndex(len(s.Backends))
 	s.makeLevels()
+	s.buildOurs()
 	for i := range s.Services {
 		v := &s.Services[i]
 		if !v.Live {
@@ -140,8 +141,27 @@ func (s *Snapshot) VIP(a packet.Addr) int32 {
 	return slot
 }
 
-// Ours reports whether a is a VIP or one of the director's own addresses: no client's.
-func (s *Snapshot) Ours(a packet.Addr) bool { return s.own.get(a, used) >= 0 || s.VIP(a) >= 0 }
+// Ours reports whether a is a VIP or one of the director's own addresses: no client's. One look-up answers it where no
+// service has a prefix, because each new flow asks.
+func (s *Snapshot) Ours(a packet.Addr) bool {
+	return s.ours.get(a, used) >= 0 || len(s.prefixes) > 0 && s.VIP(a) >= 0
+}
+
+func (s *Snapshot) buildOurs() {
+	s.ours = newIndex(2*len(s.Ports) + len(s.Services))
+	for i := range s.Ports {
+		for _, a := range [2]packet.Addr{s.Ports[i].V4, s.Ports[i].V6} {
+			if a != (packet.Addr{}) {
+				s.ours.put(a, used, int32(i))
+			}
+		}
+	}
+	for i := range s.Services {
+		if v := &s.Services[i]; v.Live && v.Bits == 0 {
+			s.ours.put(v.Addr, used, int32(i))
+		}
+	}
+}
 
 // Replies reports whether a packet from src and port may be a NAT backend's reply.
 func (s *Snapshot) Replies(src packet.Addr, port uint16, proto uint8) bool {

@@ -179,7 +179,7 @@ type Snapshot struct {
 	Tagged     bool // the others exist
 
 	vlans   index // VLANs' ports by tags and trunk
-	own     index // addresses of Ports
+	ours    index // addresses of Ports, and VIPs that are no prefix's
 	index   index // services by address, port, protocol
 	vips    index // VIPs, whatever the port
 	replies index // NAT backends by address, port, protocol

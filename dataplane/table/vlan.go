@@ -16,14 +16,7 @@ func (s *Snapshot) buildPorts() error {
 	if s.Interfaces > MaxPorts || len(vlans) > MaxVLANs {
 		return fmt.Errorf("snapshot: %d interfaces with %d VLANs; the limits are %d and %d", s.Interfaces, len(vlans), MaxPorts, MaxVLANs)
 	}
-	s.Tagged, s.vlans, s.own = len(vlans) > 0, newIndex(len(vlans)), newIndex(2*len(s.Ports))
-	for i, p := range s.Ports {
-		for _, a := range [2]packet.Addr{p.V4, p.V6} {
-			if a != (packet.Addr{}) {
-				s.own.put(a, used, int32(i))
-			}
-		}
-	}
+	s.Tagged, s.vlans = len(vlans) > 0, newIndex(len(vlans))
 	for i, p := range vlans {
 		switch {
 		case p.Tags == 0:
