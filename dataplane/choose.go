@@ -12,12 +12,12 @@ func (p *pipeline) key(svc *table.Service, i int) flow.Key {
 	return flow.Key{Client: pkt.Src, Service: svc.Ref, Ports: pkt.Ports, VIP: svc.Offset(pkt.Dst)}
 }
 
-// martian reports whether packet i comes from where no client of svc can be: an address that is nobody's, the director's
+// martian reports whether packet i comes from where no client can be: an address that is nobody's, the director's
 // own, a VIP (Linux' ip_handle_martian_source), or a link that nothing is forwarded from (ip6_forward). It is asked of what
 // would open a flow, so that packets of known flows do not pay for it.
-func (p *pipeline) martian(svc *table.Service, i int) bool {
+func (p *pipeline) martian(i int) bool {
 	src := p.pkt[i].Src
-	return src.Martian() || src.LinkLocal6() && !svc.Addr.LinkLocal6() || p.snap.Ours(src)
+	return src.Martian() || src.LinkLocal6() || p.snap.Ours(src)
 }
 
 // choose picks the backend of a new flow, nil if there is none for it.

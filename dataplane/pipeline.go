@@ -116,7 +116,7 @@ func (p *pipeline) transport(in, i int, f Frame) {
 // route finds the backend that packet i goes to, and its flow, 0 if it has none. Without a backend it says why.
 func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend, uint32, Reason) {
 	if svc.OnePacket {
-		if p.martian(svc, i) {
+		if p.martian(i) {
 			return nil, 0, DropMartian
 		}
 		be := p.choose(svc, in, i)
@@ -253,7 +253,7 @@ func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in
 			return nil, 0, DropNoFlow
 		}
 	}
-	if p.martian(svc, i) {
+	if p.martian(i) {
 		return nil, 0, DropMartian
 	}
 	if be == nil {

@@ -41,6 +41,9 @@ func runCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := needRights(); err != nil {
+				return err
+			}
 			return run(c.Context(), file, conf)
 		},
 	}

@@ -75,9 +75,10 @@ func TestShowStatus(t *testing.T) {
 		{0, 0, 0, []int{0, 1, 3, 5, 6}, "\n0 services, 0 of 0 backends up\n.* 1500  0-1, 3, 5-6  native"},
 	} {
 		path := t.TempDir() + "/s"
-		srv, err := api.Serve(path, fakeDirector{st: api.Status{Services: c.services, Backends: c.backends, Up: c.up,
-			Interfaces: []api.Interface{{Name: "eth0", Up: true, MTU: 1500, Queues: c.queues, Attach: "native", Bind: "copy"}}}})
+		srv, err := api.Listen(path)
 		fatal(t, err)
+		srv.Serve(fakeDirector{st: api.Status{Services: c.services, Backends: c.backends, Up: c.up,
+			Interfaces: []api.Interface{{Name: "eth0", Up: true, MTU: 1500, Queues: c.queues, Attach: "native", Bind: "copy"}}}}, nil)
 		w := &world{}
 		out, status := w.xlvs(t, "status", "--api", path)
 		fatal(t, srv.Close())

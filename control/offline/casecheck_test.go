@@ -53,8 +53,8 @@ func faultsOf(t *testing.T, text string) string {
 // Each of these would pass for ever, or fail and puzzle. All that is wrong with a file is told at once, and how to right it.
 func TestRefusedCases(t *testing.T) {
 	const (
-		drops  = "malformed, not_ours, fragment, fragment_overlap, fragment_timeout, no_flow, reply_no_flow, no_backend, backend_gone, no_neighbour, ttl, too_big, no_headroom, no_memory, icmp, icmp_limited, martian, tx_full, frame_too_large"
-		passes = "pass_l2, pass_not_ip, pass_malformed, pass_extension, pass_control, pass_vip_other, pass_local, pass_other"
+		drops  = "backend_gone, fragment, fragment_overlap, fragment_timeout, frame_too_large, icmp, icmp_limited, malformed, martian, no_backend, no_flow, no_headroom, no_memory, no_neighbour, not_ours, reply_no_flow, too_big, ttl, tx_full"
+		passes = "pass_control, pass_extension, pass_l2, pass_local, pass_malformed, pass_not_ip, pass_other, pass_vip_other"
 		write  = "; docs/replay.md says how cases are written"
 		one    = "  - name: a\n    " + syn + "\n"
 	)
@@ -63,10 +63,10 @@ func TestRefusedCases(t *testing.T) {
 		want []string
 	}{
 		"misspelt names": {checkHead + one + "    expect: { verdict: forwarded, flow: news, service: wbe, backend: [web1, wbe2] }\n", []string{
-			`5:24: case a: there is no verdict "forwarded"; did you mean forward? (possible: forward, reply, drop, pass, hold)`,
+			`5:24: case a: there is no verdict "forwarded"; did you mean forward? (possible: drop, forward, hold, pass, reply)`,
 			`5:41: case a: there is no flow "news"; did you mean new? (possible: hit, new, none)`,
-			`5:56: case a: there is no service "wbe"; did you mean web? (possible: web, dns)`,
-			`5:77: case a: there is no backend "wbe2"; did you mean web2? (possible: web1, web2, dns1)`,
+			`5:56: case a: there is no service "wbe"; did you mean web? (possible: dns, web)`,
+			`5:77: case a: there is no backend "wbe2"; did you mean web2? (possible: dns1, web1, web2)`,
 		}},
 		"names that are not none's": {checkHead + one + "    expect: { service: none, backend: none }\n", []string{
 			`5:24: case a: there is no service "none"; write "" to say that there is none`,
@@ -95,8 +95,8 @@ func TestRefusedCases(t *testing.T) {
 			"7:61: case a: out: frame 3: eth x: something is missing" + write,
 		}},
 		"what is down": {checkHead + "  - name: a\n    down: [web/web3]\n    steps:\n      - " + syn + "\n        down: dns/web1\n        expect: { flow: new }\n", []string{
-			`4:12: case a: there is no backend "web/web3"; did you mean web/web1? (possible: web1, web/web1, web2, web/web2, dns1, dns/dns1)`,
-			`7:15: case a: there is no backend "dns/web1"; use one of web1, web/web1, web2, web/web2, dns1, dns/dns1`,
+			`4:12: case a: there is no backend "web/web3"; did you mean web/web1? (possible: dns/dns1, dns1, web/web1, web/web2, web1, web2)`,
+			`7:15: case a: there is no backend "dns/web1"; use one of dns/dns1, dns1, web/web1, web/web2, web1, web2`,
 		}},
 		"variables": {"config: d.yaml\neach: [{ as: x, vip: 203.0.113.10 }, { as: y, vip: 203.0.113.10 }]\ncases:\n  - { name: a, packet: \"ip 1.2.3.4 > ${vpi}\", expect: { flow: none } }\n", []string{
 			"4:24: case a: ${vpi} has no value; did you mean vip? (possible: as, vip)"}},
@@ -116,7 +116,7 @@ func TestRefusedCases(t *testing.T) {
 			"3:13: a list stands where a text belongs" + write,
 			"4:35: a text stands where a mapping belongs" + write,
 			"5:5: a text stands where a mapping belongs" + write,
-			"6:16: unknown key stesp; did you mean steps? (possible: name, down, each, steps, in, at, wire, packet, expect)",
+			"6:16: unknown key stesp; did you mean steps? (possible: at, down, each, expect, in, name, packet, steps, wire)",
 		}},
 		"nothing":              {"# nothing\n", []string{"1:1: the file is empty" + write}},
 		"a list":               {"- a\n", []string{"1:1: the file is no mapping with config and cases" + write}},
@@ -124,7 +124,7 @@ func TestRefusedCases(t *testing.T) {
 		"no such config":       {"config: e.yaml\ncases: " + inFlow, []string{"1:9: cannot read the configuration: open e.yaml: no such file or directory; write `config: FILE`, relative to this file, or the configuration itself below `config:`"}},
 		"config as a text":     {"config: |\n  interfaces: []\ncases: " + inFlow, []string{"1:9: the configuration is a text; write it as a mapping below `config:`, without the |"}},
 		"config as a list":     {"config: [d.yaml]\ncases: " + inFlow, []string{"1:9: config is neither a file's name nor a mapping; write `config: FILE`"}},
-		"a wrong config":       {"config: bad.yaml\ncases: [{ name: a }]\n", []string{"2:9: case a: there is no packet; give it one with `packet`", "2:9: case a: it expects nothing, so it could not fail; give it an `expect`", "bad.yaml:2:7: interface number 1: unknown key nam; did you mean name? (possible: name, channels, queues, attach, bind, mac, addresses, mtu, vlans)"}},
+		"a wrong config":       {"config: bad.yaml\ncases: [{ name: a }]\n", []string{"2:9: case a: there is no packet; give it one with `packet`", "2:9: case a: it expects nothing, so it could not fail; give it an `expect`", "bad.yaml:2:7: interface number 1: unknown key nam; did you mean name? (possible: addresses, attach, bind, channels, mac, mtu, name, queues, vlans)"}},
 		"a config in brackets": {"config: { interfaces: [{ name: eth0 }],\n  é: 1, servces: [] }\ncases: " + inFlow, []string{"2:3: unknown key é; use one of director, interfaces, services", "2:9: unknown key servces; did you mean services? (possible: director, interfaces, services)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
