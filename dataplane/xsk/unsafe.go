@@ -1,10 +1,11 @@
 package xsk
 
-// All of the package's unsafe code is in this file: views of mapped rings and meters, and the
-// getsockopt calls that fill a struct.
+// All of the package's unsafe code is in this file: views of mapped rings and meters, the
+// getsockopt calls that fill a struct, and ethtool's ioctl.
 
 import (
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -75,4 +76,25 @@ func getsockopt(fd, opt int, to unsafe.Pointer, size uintptr) (uintptr, error) {
 		return 0, errno
 	}
 	return uintptr(n), nil
+}
+
+// ethtoolRequest has the driver of an interface execute a request (SIOCETHTOOL), a struct of linux/ethtool.h that begins with its
+// command. The kernel writes its answer over it, as far as the struct and the sizes in it say: request must be that long.
+func ethtoolRequest(fd int, name string, request []byte) error {
+	var ifr struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte // the kernel copies a whole struct ifreq
+	}
+	if len(name) >= len(ifr.name) {
+		return unix.ENODEV
+	}
+	copy(ifr.name[:], name)
+	ifr.data = unsafe.Pointer(unsafe.SliceData(request))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr)))
+	runtime.KeepAlive(request)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
