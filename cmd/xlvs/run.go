@@ -128,6 +128,9 @@ func (d *director) serve(ctx context.Context, start time.Time, hup <-chan os.Sig
 	}
 	for _, i := range d.path.Interfaces() {
 		d.log.Emit(flowlog.InterfaceAttached{Interface: i.Name, Queues: len(i.Queues), Attach: i.Attach.String(), Bind: i.Bind})
+		if i.RSS.Entries > 0 {
+			d.log.Emit(flowlog.InterfaceRSS{Interface: i.Name, Entries: i.RSS.Entries, Moved: i.RSS.Moved})
+		}
 	}
 	if err := d.ctl.Attached(); err != nil {
 		return err
@@ -216,7 +219,8 @@ func pathOptions(conf *config.Config) datapath.Options {
 	attach := map[string]steer.Mode{"auto": steer.Auto, "native": steer.Native, "generic": steer.Generic}
 	bind := map[string]xsk.BindMode{"auto": xsk.BindAuto, "zerocopy": xsk.BindZeroCopy, "copy": xsk.BindCopy}
 	for _, i := range conf.Interfaces {
-		o.Interfaces = append(o.Interfaces, datapath.Interface{Name: i.Name, Channels: i.Channels, Queues: i.Queues.List, Attach: attach[i.Attach], Bind: bind[i.Bind]})
+		o.Interfaces = append(o.Interfaces, datapath.Interface{Name: i.Name, Channels: i.Channels, Queues: i.Queues.List, KeepRSS: i.RSS == "keep",
+			Attach: attach[i.Attach], Bind: bind[i.Bind]})
 	}
 	return o
 }

@@ -68,6 +68,7 @@ type Interface struct {
 	Name      string         `yaml:"name"`
 	Channels  int            `yaml:"channels"` // queues that it is to have (default: as many as it has)
 	Queues    Queues         `yaml:"queues"`   // all (default) or a list
+	RSS       string         `yaml:"rss"`      // auto (default): its RSS table leads to the queues served alone | keep
 	Attach    string         `yaml:"attach"`   // auto (default) | native | generic
 	Bind      string         `yaml:"bind"`     // auto (default) | zerocopy | copy
 	MAC       MAC            `yaml:"mac"`      // offline use only; when running it is read from the kernel

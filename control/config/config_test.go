@@ -100,7 +100,7 @@ func TestFullConfiguration(t *testing.T) {
 	want := &Config{Director: defaultDirector()}
 	want.Director.CPUs, want.Director.Seed = []int{2, 3}, "fleet-wide-secret"
 	want.Interfaces = []Interface{{
-		Name: "eth0", Queues: Queues{All: true}, Attach: "auto", Bind: "auto", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1500,
+		Name: "eth0", Queues: Queues{All: true}, RSS: "auto", Attach: "auto", Bind: "auto", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1500,
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
 		VLANs: []VLAN{
 			{Name: "eth0.100", ID: 100, MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},

@@ -27,7 +27,7 @@ func defaultDirector() Director {
 func setDefaults(element any) {
 	switch e := element.(type) {
 	case *Interface:
-		e.Queues, e.Attach, e.Bind = Queues{All: true}, "auto", "auto"
+		e.Queues, e.RSS, e.Attach, e.Bind = Queues{All: true}, "auto", "auto", "auto"
 	case *Service:
 		e.Scheduler, e.TableSize, e.NoBackend, e.Announce, e.Hash = "maglev", 65537, "drop", "auto", "tuple"
 		e.Echo, e.Fragment, e.MSSClamp = "on", "fragment", "off"

@@ -124,6 +124,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		"`frame_size` | `2048`, `4096`":              d.Memory.FrameSize,
 		"`ring` | power of two, 64 to 32768":         d.Memory.Ring,
 		"`queues` | `all` or a list of numbers":      c.Interfaces[0].Queues,
+		"`rss` | `auto`, `keep`":                     c.Interfaces[0].RSS,
 		"`attach` | `auto`, `native`, `generic`":     c.Interfaces[0].Attach,
 		"`table_size` | prime, at most 16777213":     s.TableSize,
 		"`no_backend` | `drop`, `reject`":            s.NoBackend,

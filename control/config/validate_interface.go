@@ -27,6 +27,7 @@ func (v *validator) interfaces(c *Config) {
 		v.name(&in.Name, in, where, "interface", names)
 		v.interfaceName(&in.Name, where, in)
 		v.queues(in, where)
+		v.word(&in.RSS, where, "rss", in.RSS, []string{"auto", "keep"}, in)
 		v.word(&in.Attach, where, "attach", in.Attach, []string{"auto", "native", "generic"}, in)
 		v.word(&in.Bind, where, "bind", in.Bind, []string{"auto", "zerocopy", "copy"}, in)
 		if in.Attach == "generic" && in.Bind == "zerocopy" {

@@ -28,6 +28,7 @@ const (
 	controlWarning
 	settingChanged
 	interfaceAttached
+	interfaceRSS
 	linkUp
 	linkDown
 	tablePublished
@@ -57,6 +58,7 @@ var kinds = [numKinds]struct {
 	controlWarning:    {"control.warning", zapcore.WarnLevel},
 	settingChanged:    {"setting.changed", zapcore.InfoLevel},
 	interfaceAttached: {"interface.attached", zapcore.InfoLevel},
+	interfaceRSS:      {"interface.rss", zapcore.InfoLevel},
 	linkUp:            {"link.up", zapcore.InfoLevel},
 	linkDown:          {"link.down", zapcore.WarnLevel},
 	tablePublished:    {"table.published", zapcore.InfoLevel},
@@ -223,6 +225,23 @@ func (r InterfaceAttached) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddInt("queues", r.Queues)
 	e.AddString("attach", r.Attach)
 	e.AddString("bind", r.Bind)
+	return nil
+}
+
+// InterfaceRSS is interface.rss: an interface's RSS table leads to the queues that are served, and to no others.
+type InterfaceRSS struct {
+	Interface string
+	Entries   int // of the table
+	Moved     int // how many led to other queues before
+}
+
+func (InterfaceRSS) kind() kind { return interfaceRSS }
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (r InterfaceRSS) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("interface", r.Interface)
+	e.AddInt("entries", r.Entries)
+	e.AddInt("moved", r.Moved)
 	return nil
 }
 

@@ -41,6 +41,7 @@ func samples() [numKinds]Record {
 		configRejected:    ConfigRejected{File: "/etc/xlvs/xlvs.yaml", Err: errors.New("line 1\nline \"2\"")},
 		settingChanged:    SettingChanged{Setting: "net/ipv6/conf/eth0/keep_addr_on_down", Was: 0, Value: 1, Reason: "eth0 is to keep its IPv6 addresses when it is set down"},
 		interfaceAttached: InterfaceAttached{Interface: "eth0", Queues: 2, Attach: "native", Bind: "copy"},
+		interfaceRSS:      InterfaceRSS{Interface: "eth0", Entries: 128, Moved: 64},
 		linkUp:            LinkUp{Interface: "eth0"},
 		linkDown:          LinkDown{Interface: "eth0"},
 		tablePublished:    TablePublished{Service: "web", Generation: 8, Backends: 2, Slots: 65537, SlotsMoved: 21846, Build: 2900 * time.Microsecond},

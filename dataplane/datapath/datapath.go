@@ -8,7 +8,6 @@ import (
 	"math"
 	"net"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,11 +16,13 @@ import (
 	"xlvs/dataplane/xsk"
 )
 
-// An Interface is one that the director works on. Queues nil means all; Channels, unless 0, is how many it is to have.
+// An Interface is one that the director works on. Queues nil means all; Channels, unless 0, is how many it is to have. KeepRSS
+// leaves its RSS table alone, also where it leads to queues that are not served.
 type Interface struct {
 	Name     string
 	Channels int
 	Queues   []int
+	KeepRSS  bool
 	Attach   steer.Mode
 	Bind     xsk.BindMode
 }
@@ -45,7 +46,13 @@ type Info struct {
 	Queues  []int
 	Attach  steer.Mode // Native or Generic
 	Bind    string     // zerocopy or copy
-	Notes   []string   // why native or zero-copy was not to be had
+	RSS     RSS
+	Notes   []string // why native or zero-copy was not to be had; what else should be known
+
+	have    int // queues that it has
+	keepRSS bool
+	table   rssTable
+	noTable error // why there is none
 }
 
 // A Datapath is an engine on real interfaces. Open makes one, Attach lets traffic in, Close undoes both.
@@ -85,6 +92,7 @@ func Open(o Options) (_ *Datapath, err error) {
 	if d.infos, err = inspect(o.Interfaces); err != nil {
 		return nil, err
 	}
+	d.readRSS()
 	n, err := workers(d.infos, o.CPUs)
 	if err != nil {
 		return nil, err
@@ -135,7 +143,7 @@ func inspect(ifs []Interface) ([]Info, error) {
 		if err != nil {
 			return nil, err
 		}
-		info := Info{Name: i.Name, Ifindex: link.Index, Queues: i.Queues, Attach: i.Attach}
+		info := Info{Name: i.Name, Ifindex: link.Index, Queues: i.Queues, Attach: i.Attach, have: have, keepRSS: i.KeepRSS}
 		if len(i.Queues) == 0 {
 			for q := range have {
 				info.Queues = append(info.Queues, q)
@@ -143,9 +151,6 @@ func inspect(ifs []Interface) ([]Info, error) {
 		}
 		if err := check(&info, have); err != nil {
 			return nil, err
-		}
-		if note := unserved(&info, have); note != "" {
-			info.Notes = append(info.Notes, note)
 		}
 		infos = append(infos, info)
 	}
@@ -167,22 +172,6 @@ func check(info *Info, have int) error {
 		}
 	}
 	return nil
-}
-
-// unserved tells of queues that no worker serves: what the card spreads over them for a virtual service, nobody takes.
-func unserved(info *Info, have int) string {
-	if len(info.Queues) == have {
-		return ""
-	}
-	weights := make([]string, have)
-	for q := range weights {
-		weights[q] = "0"
-		if slices.Contains(info.Queues, q) {
-			weights[q] = "1"
-		}
-	}
-	return fmt.Sprintf("of %s, %d are served; virtual services' packets that arrive at the others are lost. Keep them away: ethtool -X %s weight %s",
-		queues(have), len(info.Queues), info.Name, strings.Join(weights, " "))
 }
 
 func queues(n int) string {
@@ -272,6 +261,9 @@ func (d *Datapath) Attach() error {
 		info.Attach = a.Mode()
 		if err := a.NativeError(); err != nil {
 			info.Notes = append(info.Notes, err.Error())
+		}
+		if err := d.keepToServed(info); err != nil {
+			return err
 		}
 		if err := d.connect(a, info); err != nil {
 			return err
