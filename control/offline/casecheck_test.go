@@ -124,7 +124,7 @@ func TestRefusedCases(t *testing.T) {
 		"no such config":       {"config: e.yaml\ncases: " + inFlow, []string{"1:9: cannot read the configuration: open e.yaml: no such file or directory; write `config: FILE`, relative to this file, or the configuration itself below `config:`"}},
 		"config as a text":     {"config: |\n  interfaces: []\ncases: " + inFlow, []string{"1:9: the configuration is a text; write it as a mapping below `config:`, without the |"}},
 		"config as a list":     {"config: [d.yaml]\ncases: " + inFlow, []string{"1:9: config is neither a file's name nor a mapping; write `config: FILE`"}},
-		"a wrong config":       {"config: bad.yaml\ncases: [{ name: a }]\n", []string{"2:9: case a: there is no packet; give it one with `packet`", "2:9: case a: it expects nothing, so it could not fail; give it an `expect`", "bad.yaml:2:7: interface number 1: unknown key nam; did you mean name? (possible: addresses, attach, bind, channels, mac, mtu, name, queues, vlans)"}},
+		"a wrong config":       {"config: bad.yaml\ncases: [{ name: a }]\n", []string{"2:9: case a: there is no packet; give it one with `packet`", "2:9: case a: it expects nothing, so it could not fail; give it an `expect`", "bad.yaml:2:7: interface number 1: unknown key nam; did you mean name? (possible: addresses, attach, bind, channels, mac, mtu, name, queues, rss, vlans)"}},
 		"a config in brackets": {"config: { interfaces: [{ name: eth0 }],\n  é: 1, servces: [] }\ncases: " + inFlow, []string{"2:3: unknown key é; use one of director, interfaces, services", "2:9: unknown key servces; did you mean services? (possible: director, interfaces, services)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
