@@ -82,7 +82,7 @@ func TestCutOff(t *testing.T) {
 		expect("the link is up, the backend not yet found", "10.1.0.1:80 true")
 		fail(nil)
 		expect("the backend is found", "10.1.0.1:80 true", "10.1.0.1:80 false")
-		want := []string{"link.down", "neighbour.lost a is on eth1, which is down", "link.up", "neighbour.lost no answer to ARP yet", "neighbour.resolved"}
+		want := []string{"link.down it is set down or has no carrier", "neighbour.lost a is on eth1, which is down", "link.up", "neighbour.lost no answer to ARP yet", "neighbour.resolved"}
 		if got := said(w.lines("")[mark:], "reason"); !slices.Equal(got, want) {
 			t.Errorf("logged %q, want %q", got, want)
 		}

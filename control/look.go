@@ -30,7 +30,7 @@ func (c *Controller) lookAtInterfaces() {
 		}
 		switch {
 		case !f.Up && (old.Up || old.Name == ""):
-			c.say(flowlog.LinkDown{Interface: name})
+			c.say(flowlog.LinkDown{Interface: name, Reason: whyDown(ok)})
 		case f.Up && !old.Up && old.Name != "":
 			c.sayUp(name)
 		}
@@ -42,6 +42,13 @@ func (c *Controller) lookAtInterfaces() {
 	}
 	c.lookAtVLANs()
 	c.keepAddresses()
+}
+
+func whyDown(here bool) string {
+	if here {
+		return "it is set down or has no carrier"
+	}
+	return "it was removed"
 }
 
 func errMadeAnew(name string) error {

@@ -139,7 +139,7 @@ func (c *Controller) tellVLANs(vlans []vlan) {
 		case up && !wasUp:
 			c.sayUp(is.facts.Name)
 		case !up && wasUp:
-			c.say(flowlog.LinkDown{Interface: was.facts.Name})
+			c.say(flowlog.LinkDown{Interface: was.facts.Name, Reason: whyDown(is.here)})
 		}
 	}
 }

@@ -52,7 +52,7 @@ func listenAndServe(t *testing.T, path string, src Source) *Server {
 
 func serve(t *testing.T, src Source) (path string, c *Client) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), "run", "xlvs.sock")
+	path = filepath.Join(t.TempDir(), "xlvs.sock")
 	s := listenAndServe(t, path, src)
 	t.Cleanup(func() {
 		must(t, s.Close())

@@ -34,6 +34,10 @@ type Server struct {
 // Listen opens the unix socket at path, readable and writable for its owner alone. A socket file that nobody answers on
 // any more is replaced; one that is in use is an error. Who connects waits until Serve; a Close without it ends the wait.
 func Listen(path string) (*Server, error) {
+	// A directory that is not there may be mistyped, and another one than commands will look in.
+	if dir := filepath.Dir(path); !isDirectory(dir) {
+		return nil, fmt.Errorf("api: there is no directory %s for the socket; make it (mkdir -p %s), or set director.api to another path", dir, dir)
+	}
 	s := &Server{path: path, ended: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, err
@@ -147,4 +151,9 @@ func (s *Server) Close() error {
 	}
 	s.served.Wait()
 	return err
+}
+
+func isDirectory(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }

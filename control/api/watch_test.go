@@ -46,6 +46,10 @@ func TestAskedBeforeServing(t *testing.T) {
 
 func TestSocketIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "s")
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "mkdir -p "+filepath.Dir(path)) {
+		t.Errorf("in a directory that is not there: %v", err)
+	}
+	must(t, os.Mkdir(filepath.Dir(path), 0o755))
 	warned := make(chan string, 10)
 	s, err := Listen(path)
 	must(t, err)

@@ -43,7 +43,7 @@ func TestChange(t *testing.T) {
 	l.Emit(LinkUp{"before"})
 	change(Options{Output: other, Level: "warn", FlowSample: 1, FlowRate: 3}, (*Change).Apply)
 	l.Emit(LinkUp{"not wanted"})
-	l.Emit(LinkDown{"after"})
+	l.Emit(LinkDown{Interface: "after"})
 	change(Options{Output: other, FlowSample: 1, FlowRate: 3}, (*Change).Apply)
 	c.t = c.t.Add(time.Second)
 	for range 5 {

@@ -256,14 +256,15 @@ func (r LinkUp) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// LinkDown is link.down: an interface neither receives nor sends for now.
-type LinkDown struct{ Interface string }
+// LinkDown is link.down: an interface neither receives nor sends for now, or for good.
+type LinkDown struct{ Interface, Reason string }
 
 func (LinkDown) kind() kind { return linkDown }
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
 func (r LinkDown) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("interface", r.Interface)
+	e.AddString("reason", r.Reason)
 	return nil
 }
 

@@ -39,7 +39,7 @@ func TestOptions(t *testing.T) {
 func TestLevelFilters(t *testing.T) {
 	l, path := openTest(t, Options{Level: "warn", FlowSample: 1}, &clock{epoch})
 	l.Emit(LinkUp{"eth0"})
-	l.Emit(LinkDown{"eth0"})
+	l.Emit(LinkDown{Interface: "eth0"})
 	l.FlowNew(testFlow())
 	l.ReportSuppressed()
 	got := lines(t, path)
@@ -129,7 +129,7 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	wg.Wait()
-	l.Emit(LinkDown{"eth0"})
+	l.Emit(LinkDown{Interface: "eth0"})
 	old, now := lines(t, path+".1"), lines(t, path)
 	if len(old)+len(now) != writers*each+1 {
 		t.Errorf("%d lines before and %d after the rotation, %d written", len(old), len(now), writers*each+1)

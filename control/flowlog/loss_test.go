@@ -209,7 +209,7 @@ func TestSlowReader(t *testing.T) {
 	}()
 	extra := 0
 	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); extra++ {
-		l.Emit(LinkDown{"eth0"})
+		l.Emit(LinkDown{Interface: "eth0"})
 		_, err = l.Lost()
 	}
 	lost, err = l.Lost()
@@ -236,7 +236,7 @@ func TestReaderGone(t *testing.T) {
 	l.out.use(w)
 	l.Emit(LinkUp{"eth0"})
 	r.Close()
-	l.Emit(LinkDown{"eth0"})
+	l.Emit(LinkDown{Interface: "eth0"})
 	if n, err := l.Lost(); n != 1 || !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("%d lines lost, %v", n, err)
 	}

@@ -43,7 +43,7 @@ func samples() [numKinds]Record {
 		interfaceAttached: InterfaceAttached{Interface: "eth0", Queues: 2, Attach: "native", Bind: "copy"},
 		interfaceRSS:      InterfaceRSS{Interface: "eth0", Entries: 128, Moved: 64},
 		linkUp:            LinkUp{Interface: "eth0"},
-		linkDown:          LinkDown{Interface: "eth0"},
+		linkDown:          LinkDown{Interface: "eth0", Reason: "it is set down or has no carrier"},
 		tablePublished:    TablePublished{Service: "web", Generation: 8, Backends: 2, Slots: 65537, SlotsMoved: 21846, Build: 2900 * time.Microsecond},
 		backendUp:         BackendUp{Service: "web", Backend: "web1", Address: v6, Reason: "http status 200"},
 		backendDown:       BackendDown{Service: "web", Backend: "web1", Address: netip.AddrFrom16(backend.As16()), Reason: "connection refused"},

@@ -44,6 +44,9 @@ func (r *Resolver) answer(w Want, p path) answer {
 	case ok && valid(n):
 		h.DstMAC = n.mac
 		return answer{hop: h}
+	case link.Checking6 && w.Addr.Is6():
+		return answer{err: fmt.Errorf("%v is on %s, whose own IPv6 addresses the kernel uses only when it has seen that nobody else has them (duplicate address detection): a few seconds",
+			w.Addr, link.Name)}
 	case h.Gateway.IsValid():
 		return answer{err: fmt.Errorf("%v is behind %v on %s, no answer to %s yet", w.Addr, h.Gateway, link.Name, protocol(p.key))}
 	}

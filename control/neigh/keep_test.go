@@ -280,3 +280,28 @@ func TestDoubtFindsNewMAC(t *testing.T) {
 		}
 	}
 }
+
+// While the kernel looks for others with its addresses it asks nobody, and the reason says so.
+func TestAddressesAreChecked(t *testing.T) {
+	l := newLab(t)
+	dir := linkOf(t, l.dh, "dir0")
+	for _, a := range []string{"2001:db8::1/64", "fe80::d/64"} {
+		p, err := netlink.ParseAddr(a)
+		must(t, err)
+		must(t, l.dh.AddrDel(dir, p))
+	}
+	r := l.resolver(Options{Retry: 50 * time.Millisecond})
+	r.Set(want("2001:db8::9"))
+	checked, err := netlink.ParseAddr("2001:db8::1/64")
+	must(t, err)
+	must(t, l.dh.AddrAdd(dir, checked))
+	within(t, r, "the address is being checked", func() bool {
+		_, err := r.Lookup(addr("2001:db8::9"))
+		return err != nil && strings.Contains(err.Error(), "duplicate address detection")
+	})
+	within(t, r, "it is in use", func() bool {
+		_, err := r.Lookup(addr("2001:db8::9"))
+		f, _ := r.Interface("dir0")
+		return err == nil && !f.Checking6
+	})
+}

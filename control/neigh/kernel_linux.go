@@ -64,6 +64,7 @@ func (k *netlinkKernel) interfaces() ([]Facts, error) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	byIndex, static := map[int][]netip.Prefix{}, map[int]bool{}
+	checking, usable := map[int]bool{}, map[int]bool{}
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if a.IPNet == nil || !ok {
@@ -74,11 +75,19 @@ func (k *netlinkKernel) interfaces() ([]Facts, error) {
 		if ip.Unmap().Is6() && !ip.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_PERMANENT != 0 {
 			static[a.LinkIndex] = true
 		}
+		switch tentative := a.Flags&unix.IFA_F_TENTATIVE != 0; {
+		case ip.Unmap().Is4():
+		case tentative && a.Flags&(unix.IFA_F_DADFAILED|unix.IFA_F_OPTIMISTIC) == 0:
+			checking[a.LinkIndex] = true
+		case !tentative:
+			usable[a.LinkIndex] = true
+		}
 	}
 	facts := make([]Facts, 0, len(links))
 	for _, l := range links {
 		a := l.Attrs()
-		f := Facts{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, Addrs: byIndex[a.Index], Static6: static[a.Index]}
+		f := Facts{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, Addrs: byIndex[a.Index], Static6: static[a.Index],
+			Checking6: checking[a.Index] && !usable[a.Index]}
 		f.Up = running(a.RawFlags)
 		f.NoARP = a.RawFlags&(unix.IFF_LOOPBACK|unix.IFF_NOARP) != 0 || len(a.HardwareAddr) != 6
 		f.VLAN = vlanOf(l)

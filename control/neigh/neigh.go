@@ -56,7 +56,8 @@ type Facts struct {
 	NoARP bool           // has no Ethernet neighbours: loopback, tunnels, IFF_NOARP
 	VLAN  VLAN
 
-	Static6 bool // one of Addrs is an IPv6 address that is neither link-local nor ends by itself: see KeepAddresses
+	Checking6 bool // the kernel uses none of its IPv6 addresses yet: it is still looking for others that have them (RFC 4862, 5.4)
+	Static6   bool // one of Addrs is an IPv6 address that is neither link-local nor ends by itself: see KeepAddresses
 }
 
 // A VLAN says of which interface another is a VLAN. The zero VLAN is none.
@@ -68,7 +69,7 @@ type VLAN struct {
 
 func (f Facts) equal(o Facts) bool {
 	return f.Name == o.Name && f.Index == o.Index && slices.Equal(f.MAC, o.MAC) && f.MTU == o.MTU &&
-		slices.Equal(f.Addrs, o.Addrs) && f.Up == o.Up && f.Ups == o.Ups && f.NoARP == o.NoARP && f.VLAN == o.VLAN && f.Static6 == o.Static6
+		slices.Equal(f.Addrs, o.Addrs) && f.Up == o.Up && f.Ups == o.Ups && f.NoARP == o.NoARP && f.VLAN == o.VLAN && f.Static6 == o.Static6 && f.Checking6 == o.Checking6
 }
 
 // Options of a Resolver. The zero value works.
