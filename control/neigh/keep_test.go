@@ -285,11 +285,13 @@ func TestDoubtFindsNewMAC(t *testing.T) {
 func TestAddressesAreChecked(t *testing.T) {
 	l := newLab(t)
 	dir := linkOf(t, l.dh, "dir0")
-	for _, a := range []string{"2001:db8::1/64", "fe80::d/64"} {
-		p, err := netlink.ParseAddr(a)
-		must(t, err)
-		must(t, l.dh.AddrDel(dir, p))
-	}
+	k, err := openKernel(&l.dir)
+	must(t, err)
+	defer k.close()
+	must(t, k.set("net/ipv6/conf/dir0/accept_dad", 1)) // as by default
+	// The kernel makes a link-local address anew, and checks it.
+	must(t, l.dh.LinkSetDown(dir))
+	must(t, l.dh.LinkSetUp(dir))
 	r := l.resolver(Options{Retry: 50 * time.Millisecond})
 	r.Set(want("2001:db8::9"))
 	checked, err := netlink.ParseAddr("2001:db8::1/64")
