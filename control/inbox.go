@@ -1,11 +1,13 @@
 package control
 
 import (
+	"errors"
 	"sync"
 	"time"
 
 	"xlvs/control/flowlog"
 	"xlvs/control/health"
+	"xlvs/control/neigh"
 )
 
 // gather is how long the loop waits for more news after the first, so that many changes give one snapshot. It
@@ -47,6 +49,9 @@ func (c *Controller) takeResults(updates []health.Update) {
 			}
 			news := !b.known || b.up != u.Up
 			b.up, b.known, b.why = u.Up, true, u.Reason
+			if !u.Up && b.route != nil && errors.Is(b.route.err, neigh.ErrCut) {
+				b.why = b.route.err.Error() // which is why the check failed
+			}
 			if news {
 				b.since = u.At
 				c.say(stateLine(b))

@@ -78,11 +78,19 @@ func TestCutOff(t *testing.T) {
 		mark := len(w.lines(""))
 		link(false, fmt.Errorf("a is on eth1, which is down%w", hidden{neigh.ErrCut}))
 		expect("the link is down", "10.1.0.1:80 true")
+		w.result(false, "10.1.0.1:80")
+		quiet()
+		if got := said(w.lines("backend.down"), "reason"); !slices.Equal(got, []string{"backend.down a is on eth1, which is down"}) {
+			t.Errorf("a check that cannot reach its backend: %v", got)
+		}
+		w.result(true, "10.1.0.1:80")
+		quiet()
 		link(true, errors.New("no answer to ARP yet"))
 		expect("the link is up, the backend not yet found", "10.1.0.1:80 true")
 		fail(nil)
 		expect("the backend is found", "10.1.0.1:80 true", "10.1.0.1:80 false")
-		want := []string{"link.down it is set down or has no carrier", "neighbour.lost a is on eth1, which is down", "link.up", "neighbour.lost no answer to ARP yet", "neighbour.resolved"}
+		want := []string{"link.down it is set down or has no carrier", "neighbour.lost a is on eth1, which is down",
+			"backend.down a is on eth1, which is down", "table.published", "backend.up found so: up true", "table.published", "link.up", "neighbour.lost no answer to ARP yet", "neighbour.resolved"}
 		if got := said(w.lines("")[mark:], "reason"); !slices.Equal(got, want) {
 			t.Errorf("logged %q, want %q", got, want)
 		}

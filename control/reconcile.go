@@ -63,8 +63,8 @@ func (c *Controller) standIn() {
 
 // report is what follows once workers have their snapshot: answering for VIPs, and the log.
 func (c *Controller) report(now time.Time) {
-	c.tellTables(now)
 	c.tellHops(now)
+	c.tellTables(now)
 	c.announce()
 }
 
