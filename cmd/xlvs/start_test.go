@@ -39,7 +39,7 @@ func TestFailedStartIsSilent(t *testing.T) {
 	fatal(t, err)
 	defer other.Close()
 	for _, c := range []struct{ name, api, want string }{
-		{"unusable", w.dir.File + "/api.sock", "set director.api to a path that can be written"},
+		{"unusable", w.dir.File + "/api.sock", "there is no directory " + w.dir.File},
 		{"another director's", holder, "another director answers on " + holder},
 	} {
 		t.Run(c.name, func(t *testing.T) {
