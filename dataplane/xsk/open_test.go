@@ -2,6 +2,7 @@ package xsk
 
 import (
 	"errors"
+	goreflect "reflect" // bench_test.go has a function of that name
 	"strings"
 	"testing"
 
@@ -28,6 +29,47 @@ func TestReopenLeavesNothingBehind(t *testing.T) {
 	}
 	if f, m := resources(t); f != fds || m != maps || m != 0 {
 		t.Errorf("%d descriptors and %d ring mappings, before %d and %d", f, m, fds, maps)
+	}
+}
+
+// Before Linux 6.4 a ring of a bound socket cannot be mapped, so all must be mapped before, asavie's by asavie alone.
+func TestEachRingIsMappedOnce(t *testing.T) {
+	l := newLab(t, 3, 1)
+	s := l.open(Config{Ports: l.ports(3), Ring: 64, FramesPerPort: 256})
+	maps, err := socketMappings()
+	must(t, err)
+	type ring struct{ inode, offset uint64 }
+	where, starts := map[ring]mapping{}, map[uintptr]bool{}
+	for _, m := range maps {
+		r := ring{m.inode, m.offset}
+		if other, ok := where[r]; ok {
+			t.Errorf("the ring at %#x of socket %d is mapped at %x and at %x", r.offset, r.inode, other.start, m.start)
+		}
+		where[r] = m
+	}
+	for _, p := range s.Ports {
+		inode, err := socketInode(p.FD())
+		must(t, err)
+		for offset, ours := range map[uint64]*uint32{
+			unix.XDP_UMEM_PGOFF_FILL_RING: p.fill.head, unix.XDP_UMEM_PGOFF_COMPLETION_RING: p.completion.head,
+			unix.XDP_PGOFF_RX_RING: p.rx.head, unix.XDP_PGOFF_TX_RING: p.tx.head,
+		} {
+			m := where[ring{inode, offset}]
+			if at := goreflect.ValueOf(ours).Pointer(); at < m.start || at >= m.end {
+				t.Errorf("%s uses the ring at %#x at address %x, it is mapped at %x-%x", p.Name(), offset, at, m.start, m.end)
+			}
+			starts[m.start] = true
+		}
+	}
+	if len(maps) != 4*3 || len(starts) != 4*3 {
+		t.Errorf("%d mappings, of which %d are used, for the 12 rings of 3 sockets", len(maps), len(starts))
+	}
+	// The first socket owns the memory: closed first, its rings must stay for the kernel until the others are closed too.
+	for _, p := range s.Ports {
+		must(t, p.Close())
+	}
+	if maps, err := socketMappings(); err != nil || len(maps) != 0 {
+		t.Errorf("after Close %d rings are mapped (%v)", len(maps), err)
 	}
 }
 

@@ -220,11 +220,10 @@ func (p *Port) Close() error {
 	p.closed = true
 	p.set.open--
 	var err error
-	if p.rings != nil {
-		err = p.rings.unmap()
-	}
-	if !p.owner {
-		err = errors.Join(err, unix.Close(p.fd))
+	if p.owner {
+		p.forget() // the memory is unmapped with the socket
+	} else {
+		err = errors.Join(p.unmap(), unix.Close(p.fd))
 	}
 	return errors.Join(err, p.set.releaseMemory())
 }

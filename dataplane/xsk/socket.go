@@ -18,25 +18,41 @@ func (f bindFlags) String() string {
 
 // openShared opens a socket that shares the UMEM of the socket first, with four rings of
 // its own. The kernel gives it the first one's mode and need_wakeup (xp_assign_dev_shared), and
-// refuses any other bind flag beside XDP_SHARED_UMEM.
-func openShared(d *device, first, ring int) (fd int, err error) {
+// refuses any other bind flag beside XDP_SHARED_UMEM. The rings are mapped before the socket is bound:
+// before Linux 6.4 those of a bound socket cannot be (EBUSY). On an error nothing stays open or mapped.
+func openShared(d *device, first, ring int) (fd int, r *rings, err error) {
 	fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return -1, failed("socket", err)
+		return -1, nil, failed("socket", err)
 	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if r != nil {
+			err = errors.Join(err, r.unmap())
+		}
+		fd, r, err = -1, nil, errors.Join(err, unix.Close(fd))
+	}()
 	for _, opt := range []int{unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_RX_RING, unix.XDP_TX_RING} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_XDP, opt, ring); err != nil {
-			return -1, errors.Join(failed("making the rings", err), unix.Close(fd))
+			return fd, nil, failed("making the rings", err)
 		}
+	}
+	r, err = newRings(fd, ring, func(pgoff uint64, length int) ([]byte, error) {
+		return unix.Mmap(fd, int64(pgoff), length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	})
+	if err != nil {
+		return fd, r, err
 	}
 	sa := &unix.SockaddrXDP{Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(d.ifindex), QueueID: uint32(d.queue), SharedUmemFD: uint32(first)}
 	if err := unix.Bind(fd, sa); err != nil {
-		return -1, errors.Join(failed("bind", err), unix.Close(fd))
+		return fd, r, failed("bind", err)
 	}
-	return fd, nil
+	return fd, r, nil
 }
 
-// rings are the four rings of one socket, mapped.
+// rings are the four rings of one socket. maps is the memory they lie in.
 type rings struct {
 	fill       producer[uint64]
 	completion consumer[uint64]
@@ -45,16 +61,20 @@ type rings struct {
 	maps       [][]byte
 }
 
-func mapRings(fd, size int) (r *rings, err error) {
+// A ringMemory returns the memory of the ring of a socket that lies at page offset pgoff and is length bytes long.
+type ringMemory func(pgoff uint64, length int) ([]byte, error)
+
+// newRings views the rings of the socket fd, of size slots each. On an error too, what memory has returned is in maps.
+func newRings(fd, size int, memory ringMemory) (r *rings, err error) {
+	r = &rings{}
 	off, err := ringOffsets(fd)
 	if err != nil {
-		return nil, failed("asking for the rings' layout", err)
+		return r, failed("asking for the rings' layout", err)
 	}
-	r = &rings{}
-	fill, e1 := mapRing[uint64](fd, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, size)
-	completion, e2 := mapRing[uint64](fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, size)
-	rx, e3 := mapRing[unix.XDPDesc](fd, unix.XDP_PGOFF_RX_RING, off.Rx, size)
-	tx, e4 := mapRing[unix.XDPDesc](fd, unix.XDP_PGOFF_TX_RING, off.Tx, size)
+	fill, e1 := mapRing[uint64](memory, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, size)
+	completion, e2 := mapRing[uint64](memory, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, size)
+	rx, e3 := mapRing[unix.XDPDesc](memory, unix.XDP_PGOFF_RX_RING, off.Rx, size)
+	tx, e4 := mapRing[unix.XDPDesc](memory, unix.XDP_PGOFF_TX_RING, off.Tx, size)
 	for _, m := range [][]byte{fill.mem, completion.mem, rx.mem, tx.mem} {
 		if m != nil {
 			r.maps = append(r.maps, m)
@@ -62,7 +82,7 @@ func mapRings(fd, size int) (r *rings, err error) {
 	}
 	for _, e := range []error{e1, e2, e3, e4} {
 		if e != nil {
-			return nil, errors.Join(failed("mapping the rings", e), r.unmap())
+			return r, failed("mapping the rings", e)
 		}
 	}
 	r.fill, r.completion = newProducer(fill), newConsumer(completion)
@@ -70,10 +90,13 @@ func mapRings(fd, size int) (r *rings, err error) {
 	return r, nil
 }
 
-// unmap unmaps the rings and forgets every pointer into them.
+// forget forgets every pointer into the rings, which stay mapped.
+func (r *rings) forget() { *r = rings{} }
+
+// unmap unmaps the rings of a shared socket and forgets every pointer into them.
 func (r *rings) unmap() error {
 	maps := r.maps
-	*r = rings{}
+	r.forget()
 	var err error
 	for _, m := range maps {
 		err = errors.Join(err, unix.Munmap(m))

@@ -1,6 +1,6 @@
 package xsk
 
-// All of the package's unsafe code is in this file: views of mapped rings and meters, the
+// All of the package's unsafe code is in this file: views of mapped memory, rings and meters, the
 // getsockopt calls that fill a struct, and ethtool's ioctl.
 
 import (
@@ -19,16 +19,22 @@ type ringMap[T any] struct {
 	slots                     []T
 }
 
-// mapRing maps the ring of the socket fd that lies at page offset pgoff
-// (XDP_PGOFF_RX_RING and its like) and has size slots.
-func mapRing[T any](fd int, pgoff int64, off unix.XDPRingOffset, size int) (ringMap[T], error) {
+// mapRing views a ring of size slots that memory maps, given the ring's page offset (XDP_PGOFF_RX_RING and its like)
+// and its length in bytes.
+func mapRing[T any](memory ringMemory, pgoff uint64, off unix.XDPRingOffset, size int) (ringMap[T], error) {
 	var slot T
-	length := int(off.Desc) + size*int(unsafe.Sizeof(slot))
-	mem, err := unix.Mmap(fd, pgoff, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	mem, err := memory(pgoff, int(off.Desc)+size*int(unsafe.Sizeof(slot)))
 	if err != nil {
 		return ringMap[T]{}, err
 	}
 	return viewRing[T](mem, off, size), nil
+}
+
+// bytes returns the first length bytes of the mapping, which must have that many. They are no part of the Go heap, and
+// must not be reachable any more once they are unmapped.
+func (m mapping) bytes(length int) []byte {
+	start := m.start
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&start)), length)
 }
 
 // viewRing interprets mem as a ring with its parts at the offsets off.

@@ -80,7 +80,7 @@ type Set struct {
 // some time after the last close (xp_put_pool leaves that to a work queue).
 const releaseWait = time.Second
 
-// Open opens a socket for each port, binds it, maps its rings and fills its fill ring, so that each
+// Open opens a socket for each port, maps its rings, binds it and fills its fill ring, so that each
 // Port may be put into an XSKMAP at once. On an error everything is closed again; an *OpenError says which
 // port it was. The calling goroutine must be locked to its thread if that
 // thread's network namespace is not the process's. A zero-copy socket receives from
@@ -202,24 +202,25 @@ func openAll(cfg Config, devices []*device, flags bindFlags) (s *Set, err error)
 	}()
 	for i, d := range devices {
 		var fd int
+		var r *rings
 		err := whileBusy(func() (err error) {
 			if i == 0 {
 				s.first, err = openFirst(d, flags, cfg.FramesPerPort*len(devices), cfg.FrameSize, cfg.Ring)
 				return err
 			}
-			fd, err = openShared(d, s.first.fd(), cfg.Ring)
+			fd, r, err = openShared(d, s.first.fd(), cfg.Ring)
 			return err
 		})
 		if err != nil {
 			return s, openError(d, flags, err)
 		}
 		if i == 0 {
-			fd = s.first.fd()
+			fd, r = s.first.fd(), s.first.rings
 			if s.Memory, err = dataplane.NewMemory(s.first.umem, cfg.FrameSize); err != nil {
 				return s, err
 			}
 		}
-		if err := s.addPort(cfg, d, fd, flags); err != nil {
+		if err := s.addPort(cfg, d, fd, r, flags); err != nil {
 			return s, openError(d, flags, err)
 		}
 	}
@@ -238,8 +239,9 @@ func whileBusy(open func() error) error {
 	}
 }
 
-func (s *Set) addPort(cfg Config, d *device, fd int, flags bindFlags) error {
-	p := &Port{set: s, fd: fd, name: d.name, queue: d.queue, mem: s.Memory, shift: s.Memory.ChunkShift(),
+// addPort makes the socket fd with the rings r a Port, which closes it.
+func (s *Set) addPort(cfg Config, d *device, fd int, r *rings, flags bindFlags) error {
+	p := &Port{set: s, rings: r, fd: fd, name: d.name, queue: d.queue, mem: s.Memory, shift: s.Memory.ChunkShift(),
 		alwaysWake: flags&unix.XDP_USE_NEED_WAKEUP == 0, ringSize: uint32(cfg.Ring), owner: s.first.fd() == fd}
 	s.Ports = append(s.Ports, p)
 	s.open++
@@ -255,11 +257,6 @@ func (s *Set) addPort(cfg Config, d *device, fd int, flags bindFlags) error {
 		p.pollMost = cfg.BusyPoll.most()
 	}
 	p.txBudget = tune(fd, cfg.Ring, cfg.FrameSize)
-	r, err := mapRings(fd, cfg.Ring)
-	if err != nil {
-		return err
-	}
-	p.rings = r
 	p.hungry = true
 	p.refill(0)
 	return nil
