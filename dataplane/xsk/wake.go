@@ -25,7 +25,14 @@ func (p *Port) Flush() error {
 
 // wakeTX calls sendto until the kernel has taken the pending frames, or takes no more for now.
 // The number of calls is bounded by what copy mode takes in one, twice over.
+//
+// Before Linux 6.17, which brought the budget too, the kernel does not say on the ring what it has taken when a call's
+// budget is used up. So there a call that seems to have sent nothing is no reason to stop before there was one for each batch.
 func (p *Port) wakeTX(pending uint32) error {
+	unseen := uint32(0)
+	if p.txBudget == txBatch {
+		unseen = pending / txBatch
+	}
 	for tries := 2*pending/txBatch + 2; tries > 0; tries-- {
 		errno := p.syscall(unix.SYS_SENDTO, p.fd)
 		switch errno {
@@ -44,11 +51,15 @@ func (p *Port) wakeTX(pending uint32) error {
 			if left == 0 {
 				return nil
 			}
-			if left >= pending {
+			switch {
+			case left < pending:
+				pending = left
+			case unseen > 0:
+				unseen--
+			default:
 				p.count.txStalls.Add(1)
 				return nil
 			}
-			pending = left
 		default:
 			return p.failed(errno)
 		}
