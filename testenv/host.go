@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/safchain/ethtool"
@@ -29,6 +30,8 @@ type Host struct {
 	lab    *Lab
 	number int // of the host in its lab; part of its MAC addresses
 	links  int // interfaces so far
+
+	filters atomic.Uint32 // attached so far by attachFilter
 
 	mu sync.RWMutex // guards ns against being closed while a thread enters
 	ns netns.NsHandle

@@ -39,6 +39,8 @@ type Options struct {
 
 	NoServices bool // start no services: the caller starts those it wants
 	NoTaps     bool // count nothing at the director and the client: for measurements
+
+	noTCX bool // attach programs as on Linux before 6.6
 }
 
 // A Lab is a set of hosts. It owns all that is in it; Close, or the end of the context it was made

@@ -6,7 +6,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 )
 
@@ -63,17 +62,11 @@ func (l *Lab) redirect(h *Host, at netlink.Link, program asm.Instructions) error
 	if err != nil {
 		return fmt.Errorf("load the VLAN program of %s: %w", at.Attrs().Name, err)
 	}
-	err = h.Do(func() error {
-		lnk, err := link.AttachTCX(link.TCXOptions{Interface: at.Attrs().Index, Program: prog, Attach: ebpf.AttachTCXIngress})
-		if err == nil {
-			l.atClose(lnk.Close)
-		}
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("attach the VLAN program to %s (needs Linux 6.6 for tcx): %w", at.Attrs().Name, err)
+	detach, err := h.attachClassifier(at, prog, ebpf.AttachTCXIngress)
+	if err == nil {
+		l.atClose(detach)
 	}
-	return errors.Join(err, prog.Close()) // the link holds it
+	return errors.Join(err, prog.Close()) // it stays as long as it is attached
 }
 
 // pushTags tags every frame and sends it by an interface.

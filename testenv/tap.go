@@ -3,12 +3,10 @@ package testenv
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"xlvs/dataplane/table"
 )
@@ -27,7 +25,7 @@ type Tap struct {
 	vips map[netip.Addr]uint32 // index into in and out
 	in   *ebpf.Map             // frames to the host
 	out  *ebpf.Map             // frames from the host
-	all  []io.Closer
+	all  []func() error        // what to undo
 }
 
 // tapCount is the value of a Tap's maps; key 2i counts requests and 2i+1 replies of VIP number i.
@@ -88,7 +86,7 @@ func (t *Tap) newMap(spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make BPF map %s: %w", spec.Name, err)
 	}
-	t.all = append(t.all, m)
+	t.all = append(t.all, m.Close)
 	return m, nil
 }
 
@@ -143,17 +141,12 @@ func (t *Tap) attachPort(sw, h *Host, ifname string, roles *ebpf.Map) error {
 		if err != nil {
 			return fmt.Errorf("load the counting program: %w", err)
 		}
-		t.all = append(t.all, prog)
-		err = sw.Do(func() error {
-			lnk, err := link.AttachTCX(link.TCXOptions{Interface: port.Attrs().Index, Program: prog, Attach: d.at})
-			if err == nil {
-				t.all = append(t.all, lnk)
-			}
-			return err
-		})
+		t.all = append(t.all, prog.Close)
+		detach, err := sw.attachClassifier(port, prog, d.at)
 		if err != nil {
-			return fmt.Errorf("attach to %s (needs Linux 6.6 for tcx): %w", port.Attrs().Name, err)
+			return err
 		}
+		t.all = append(t.all, detach)
 	}
 	return nil
 }
@@ -188,7 +181,7 @@ func (t *Tap) read(m *ebpf.Map, vip netip.Addr) (Crossed, error) {
 func (t *Tap) Close() error {
 	var errs []error
 	for i := len(t.all) - 1; i >= 0; i-- {
-		errs = append(errs, t.all[i].Close())
+		errs = append(errs, t.all[i]())
 	}
 	t.all = nil
 	return errors.Join(errs...)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane/table"
@@ -15,7 +16,17 @@ import (
 
 // The director takes the VIP itself here. What is counted is frames, not the super-packets of offloads.
 func TestTapIsExact(t *testing.T) {
-	l := newLab(t, Options{Servers: 1, Decap: noDecap})
+	t.Run("tcx", func(t *testing.T) { tapIsExact(t, Options{}) })
+	t.Run("clsact", func(t *testing.T) { tapIsExact(t, Options{noTCX: true}) })
+}
+
+func tapIsExact(t *testing.T, o Options) {
+	o.Servers, o.Decap = 1, noDecap
+	l := newLab(t, o)
+	filters := tapFilters(t, l)
+	if want := map[bool]int{true: 4}[o.noTCX]; filters != want {
+		t.Fatalf("%d filters at the switch, want %d: one for each direction of the director's cable and the client's", filters, want)
+	}
 	mac, err := l.Director.MAC("eth0")
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +65,31 @@ func TestTapIsExact(t *testing.T) {
 	if _, err := l.Crossed(netip.MustParseAddr("192.0.2.1")); err == nil {
 		t.Error("an address that is no VIP has counters")
 	}
+	if err := errors.Join(l.DirectorTap.Close(), l.ClientTap.Close()); err != nil {
+		t.Error(err)
+	}
+	if n := tapFilters(t, l); n != 0 {
+		t.Errorf("closed taps leave %d filters", n)
+	}
+}
+
+// tapFilters counts the filters of taps that are not attached with tcx.
+func tapFilters(t *testing.T, l *Lab) (n int) {
+	t.Helper()
+	for _, h := range []*Host{l.Director, l.Client} {
+		port, err := l.Switch.link(h.port("eth0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+			list, err := l.Switch.Netlink().FilterList(port, parent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(list)
+		}
+	}
+	return n
 }
 
 // exchange sends n datagrams and waits for each one's echo, so that no queue can overflow.
