@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -44,6 +46,20 @@ func demoCmd() *cobra.Command {
 	return cmd
 }
 
+// An endingWriter calls end once nobody reads any more.
+type endingWriter struct {
+	io.Writer
+	end func()
+}
+
+func (w endingWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		w.end()
+	}
+	return n, err
+}
+
 // runDemo fails when the demo shows something else than it should.
 func runDemo(c *cobra.Command, o demo.Options, asJSON bool) (err error) {
 	if os.Geteuid() != 0 {
@@ -52,9 +68,12 @@ func runDemo(c *cobra.Command, o demo.Options, asJSON bool) (err error) {
 	if o.Binary, err = os.Executable(); err != nil {
 		return err
 	}
-	// Whoever reads the output may stop, as head does: that must not end the program before the lab is removed.
-	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGPIPE)
-	defer stop()
+	// Whoever reads the output may stop, as head does: that must not end the program before the lab is removed. It shows as an
+	// error of a write, and not by the signal, which a connection that a server has reset brings as well.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	o.Out = endingWriter{o.Out, cancel}
 	result, err := demo.Run(ctx, o)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
