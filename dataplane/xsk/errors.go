@@ -88,6 +88,8 @@ func openError(d *device, mode bindFlags, err error) *OpenError {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.Errno(524)):
 		// 524 is the kernel's internal ENOTSUPP, which some drivers let out.
 		e.hint = fmt.Sprintf("the driver of %s cannot do this; `bind: copy` works with every driver", d.name)
+	case errors.Is(err, unix.ENOPROTOOPT):
+		e.hint = "this kernel does not know the option; busy polling takes Linux 5.11, `busy_poll: off` goes without"
 	case errors.Is(err, unix.EINVAL):
 		e.hint = fmt.Sprintf("the kernel found the request wrong: check that %s has a queue %d and that its MTU of %d fits the frames", d.name, d.queue, d.mtu)
 	}

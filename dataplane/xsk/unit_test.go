@@ -70,6 +70,7 @@ func TestOpenErrorsSayWhatToDo(t *testing.T) {
 		unix.EOPNOTSUPP:   "`bind: copy`",
 		unix.ENOBUFS:      "ulimit -l",
 		unix.EAFNOSUPPORT: "CONFIG_XDP_SOCKETS",
+		unix.ENOPROTOOPT:  "`busy_poll: off`",
 	} {
 		err := openError(d, unix.XDP_ZEROCOPY, failed("bind", errno))
 		if !strings.Contains(err.Error(), want) || !errors.Is(err, errno) {
