@@ -34,14 +34,14 @@ func (h genlHeader) Serialize() []byte { return h[:] }
 func napiThreads(ifindex int) (pids []int, err error) {
 	family, err := netlink.GenlFamilyGet("netdev")
 	if err != nil {
-		return nil, fmt.Errorf("ask for NAPI threads: %w", err)
+		return nil, fmt.Errorf("ask for NAPI threads, which Linux tells of since 6.8: %w", err)
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
 	req.AddData(genlHeader{netdevCmdNAPIGet, 1})
 	req.AddData(nl.NewRtAttr(netdevNAPIIndex, nl.Uint32Attr(uint32(ifindex))))
 	msgs, err := req.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("ask for NAPI threads: %w", err)
+		return nil, fmt.Errorf("ask for NAPI threads, which Linux tells of since 6.8: %w", err)
 	}
 	for _, m := range msgs {
 		attrs, err := nl.ParseRouteAttr(m[nl.SizeofGenlmsg:])
