@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // A DecapReason says what the decapsulator did with a frame.
@@ -57,8 +56,8 @@ type Decap struct {
 
 // LoadDecap loads the program for these outer addresses, the real server's own, and VIPs.
 func LoadDecap(outer []netip.Addr, vips []netip.Addr) (*Decap, error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, explain("decapsulator: raise the limit of locked memory", err)
+	if err := unlimitMemory(); err != nil {
+		return nil, fmt.Errorf("decapsulator: %w", err)
 	}
 	d := &Decap{}
 	if err := loadDecapObjects(&d.objects, nil); err != nil {

@@ -57,8 +57,8 @@ var errClosed = errors.New("steering: already closed")
 
 // Load makes the rule maps, empty. It raises RLIMIT_MEMLOCK on kernels that charge BPF memory to it (before 5.11).
 func Load() (*Steerer, error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, explain("steering: raise the limit of locked memory", err)
+	if err := unlimitMemory(); err != nil {
+		return nil, fmt.Errorf("steering: %w", err)
 	}
 	spec, err := loadSteer()
 	if err != nil {
@@ -141,6 +141,14 @@ func (s *Steerer) Close() error {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// unlimitMemory raises RLIMIT_MEMLOCK where the kernel charges BPF memory to it.
+func unlimitMemory() error {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise the limit of locked memory, which BPF maps count against before Linux 5.11: start with `ulimit -l unlimited` (LimitMEMLOCK=infinity) or CAP_SYS_RESOURCE: %w", err)
+	}
+	return nil
 }
 
 // explain says what a person can do about the one error that everybody meets. Offsets that depend on
