@@ -71,6 +71,12 @@ func introduce(workers []*worker) {
 	}
 }
 
+// lead accounts for packet i of the flow that was found last, another worker's: it goes to be, and the owner is told.
+func (p *pipeline) lead(svc *table.Service, be *table.Backend, i int) {
+	p.noteBackend(be, FlowHit)
+	p.tell(direction(svc), &p.pkt[i], int(p.pkt[i].End)-int(p.pkt[i].L3))
+}
+
 // tell leaves word for the owner of the flow that was found last, of which p.seen is a copy, about a packet of size bytes.
 func (p *pipeline) tell(d flow.Direction, pkt *packet.Packet, size int) {
 	e, o := &p.seen, &p.peers[p.seenAt.peer]

@@ -142,9 +142,8 @@ func (p *pipeline) route(svc *table.Service, in, i int, f Frame) (*table.Backend
 		}
 	}
 	if p.fragments.first {
-		if be := p.elsewhere(p.hash[i], &key); be != nil {
-			p.noteBackend(be, FlowHit)
-			p.tell(direction(svc), &p.pkt[i], int(p.pkt[i].End)-int(p.pkt[i].L3))
+		if be := p.elsewhere(p.hash[i], &key); be != nil && (be.Up || p.outlives(p.seen.State(), i)) {
+			p.lead(svc, be, i)
 			return be, 0, 0
 		}
 	}
@@ -223,22 +222,29 @@ func (p *pipeline) follow(svc *table.Service, idx uint32, i int) (*table.Backend
 	e := p.flows.At(idx)
 	be := p.snap.Backend(e.Backend)
 	s := e.State()
-	syn := p.pkt[i].TCPFlags&(packet.FlagSYN|packet.FlagACK|packet.FlagRST) == packet.FlagSYN
 	switch {
 	case be != nil && be.Up:
-		if !syn || s == flow.StateEstablished || s.HalfOpen() {
+		if !p.opens(i) || s == flow.StateEstablished || s.HalfOpen() {
 			return be, idx
 		}
 		if s != flow.StateTimeWait && s != flow.StateClose && (s != flow.StateFinWait || svc.Mode == table.NAT) {
 			return be, idx
 		}
-	case syn || s == flow.StateUDP:
-	default:
-		return be, idx // an established connection may outlive its backend's health
+	case p.outlives(s, i):
+		return be, idx
 	}
 	p.flows.Delete(idx)
 	return nil, 0
 }
+
+// opens reports whether packet i is a TCP segment that a client opens a connection with.
+func (p *pipeline) opens(i int) bool {
+	return p.pkt[i].TCPFlags&(packet.FlagSYN|packet.FlagACK|packet.FlagRST) == packet.FlagSYN
+}
+
+// outlives reports whether packet i of a flow in state s stays with a backend that is down: an established connection may
+// outlive its backend's health.
+func (p *pipeline) outlives(s flow.State, i int) bool { return s != flow.StateUDP && !p.opens(i) }
 
 // open picks a backend for a new flow, unless its packet names one, and remembers it. Without a backend it says why.
 func (p *pipeline) open(svc *table.Service, key *flow.Key, be *table.Backend, in, i int) (*table.Backend, uint32, Reason) {
