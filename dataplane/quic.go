@@ -19,8 +19,19 @@ func (p *pipeline) identified(svc *table.Service, i int, f Frame) *table.Backend
 	return &p.snap.Backends[slot]
 }
 
+// asideElsewhere looks for the NAT flow with a key to be in the other workers' tables.
+func (p *pipeline) asideElsewhere(key *flow.Key, be *table.Backend) bool {
+	for k := range p.peers {
+		if i := p.peers[k].flows.PeekAside(key, be, &p.seen); i != 0 {
+			p.seenAt = origin{k, i}
+			return true
+		}
+	}
+	return false
+}
+
 // toNamed returns the backend that packet i's connection ID names, and the flow to it, 0 if there is none. idx is the flow that the
-// packet's addresses and ports have, 0 if none. Where that leads to another backend it belongs to another connection of the
+// packet's addresses and ports have, 0 if none; that of a first fragment may be another worker's. Where that leads to another backend it belongs to another connection of the
 // client's, or to the client while this packet is forged, and stays: DR and TUN need no flow for a packet that names its
 // backend, and for the replies of NAT one stands aside.
 func (p *pipeline) toNamed(svc *table.Service, key *flow.Key, be *table.Backend, idx uint32, in, i int) (*table.Backend, uint32, Reason) {
@@ -33,11 +44,21 @@ func (p *pipeline) toNamed(svc *table.Service, key *flow.Key, be *table.Backend,
 			idx, other = aside, be
 		}
 	}
+	if idx == 0 && p.fragments.first {
+		other = p.elsewhere(p.hash[i], key)
+		if other != be && svc.Mode == table.NAT && p.asideElsewhere(key, be) {
+			other = be
+		}
+		if other == be {
+			p.lead(svc, be, i)
+			return be, 0, 0
+		}
+	}
 	switch {
 	case idx != 0 && other == be:
 		p.noteBackend(be, FlowHit)
 		return be, idx, 0
-	case idx == 0:
+	case idx == 0 && (other == nil || !other.Up):
 		return p.open(svc, key, be, in, i)
 	case other == nil || !other.Up:
 		p.flows.Delete(idx)

@@ -28,6 +28,15 @@ func (t *Table) FindAside(k *Key, be *table.Backend) uint32 {
 	return t.findAsideIn(&t.buckets[t.other(n, fingerprint(h))], h, k, be.Ref)
 }
 
+// PeekAside is FindAside for a worker that does not own the table: it copies the flow, and returns its index. It may miss one whose
+// replies have the fingerprint of another flow's with the same key.
+func (t *Table) PeekAside(k *Key, be *table.Backend, out *Entry) uint32 {
+	if i := t.PeekFlow(t.asideHash(k, be), k, out); i != 0 && out.Backend == be.Ref {
+		return i
+	}
+	return 0
+}
+
 func (t *Table) findAsideIn(b *bucket, h uint64, k *Key, be table.Ref) uint32 {
 	pat := pattern(h)
 	for w := range b.fp {
