@@ -133,7 +133,7 @@ type Judgement uint8
 // The judgements.
 const (
 	Fine      Judgement = iota
-	Duplicate           // all of it has come before: it is dropped, and the datagram goes on
+	Duplicate           // all of it has come before, and it does not contradict the datagram's end: it is dropped, and the datagram goes on
 	Overlap             // part of it has come before, or it contradicts the datagram's end: the datagram is condemned
 	Condemned           // of a datagram that was condemned before
 	Late                // of a datagram whose first fragment did not come in time
@@ -148,15 +148,14 @@ func (t *Table) Judge(i uint32, f *packet.Fragment) Judgement {
 	case e.bad:
 		return Condemned
 	}
-	from, to := uint32(f.Offset), uint32(f.Offset+f.Len)
+	from, to, last := uint32(f.Offset), uint32(f.Offset+f.Len), !f.More
 	fresh := t.count(i, from, to)
-	if fresh == 0 {
-		return Duplicate
-	}
-	last := !f.More
-	if fresh != (to+7)/8-from/8 || e.end != 0 && (last || to > e.end) || last && e.high > to {
+	switch {
+	case e.contradicts(to, last) || fresh != 0 && fresh != (to+7)/8-from/8:
 		t.Condemn(i)
 		return Overlap
+	case fresh == 0:
+		return Duplicate
 	}
 	t.mark(i, from, to)
 	e.high = max(e.high, to)
@@ -165,6 +164,18 @@ func (t *Table) Judge(i uint32, f *packet.Fragment) Judgement {
 		e.end = to
 	}
 	return Fine
+}
+
+// contradicts reports whether a fragment up to to cannot be of a datagram with those that have come: there is one last fragment, at
+// the end, and what is not the last ends before.
+func (e *entry) contradicts(to uint32, last bool) bool {
+	switch {
+	case e.end == 0:
+		return last && to <= e.high
+	case last:
+		return to != e.end
+	}
+	return to >= e.end
 }
 
 // count returns how many units of [from, to) have not come yet.
