@@ -215,3 +215,35 @@ func TestICMPRateLimit(t *testing.T) {
 		t.Errorf("%d errors after a long silence, want 50", n)
 	}
 }
+
+// What is not answered, because of whom it claims to come from, takes nothing of what the others may be answered with.
+func TestForgedPacketsUseNoMessagesUp(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		s := svc{v6: v6}
+		l := newLab(t, 1)
+		l.e.Publish(snapshot(t, s))
+		lost := s.client(0, 1, syn)
+		lost.TTL = 1
+		for _, src := range []netip.Addr{pick(v6, "127.0.0.%d", "ff02::%x", 1), s.vip(0).Addr()} {
+			forged := lost
+			forged.Src = netip.AddrPortFrom(src, 1)
+			for range 100 {
+				if l.one(0, 0, 0, forged.Build()) != nil {
+					t.Fatalf("%v is answered", src)
+				}
+			}
+		}
+		group := lost
+		group.DstMAC[0] |= 1
+		for range 100 {
+			if l.one(0, 0, 0, group.Build()) != nil {
+				t.Fatal("what was sent to a group is answered")
+			}
+		}
+		for n := range 50 {
+			if l.one(0, 0, 0, lost.Build()) == nil {
+				t.Fatalf("v6 %v: no answer after %d", v6, n)
+			}
+		}
+	}
+}

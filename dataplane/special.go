@@ -51,11 +51,11 @@ func (p *pipeline) tooBig(f Frame, in, i, limit int) {
 func (p *pipeline) drop(f Frame, why Reason, in, i int, e rewrite.Error) {
 	offheap.Add64(&p.count.Drops[why], 1)
 	p.noteDrop(why)
-	if e == noError || p.snap.Ours(p.pkt[i].Src) || !p.limit.take(p.now) {
+	pkt := &p.pkt[i]
+	if e == noError || !rewrite.MayAnswer(p.mem.Bytes(f), pkt) || p.snap.Ours(pkt.Src) || !p.limit.take(p.now) {
 		p.mem.Free(f.Chunk)
 		return
 	}
-	pkt := &p.pkt[i]
 	src := p.snap.Ports[in].V4
 	if pkt.V6 {
 		src = p.snap.Ports[in].V6

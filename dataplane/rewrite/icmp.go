@@ -49,13 +49,16 @@ func PortUnreachable() Error {
 	return Error{Type4: icmpUnreachable, Code4: codePort4, Type6: icmp6Unreachable, Code6: codePort6}
 }
 
+// MayAnswer reports whether packet p in frame b may be answered with an error: not one whose source address is nobody's, nor one
+// sent to a group's MAC address (RFC 1122, 3.2.2; RFC 4443, 2.4 e).
+func MayAnswer(b []byte, p *packet.Packet) bool { return b[0]&1 == 0 && !p.Src.Martian() }
+
 // ICMP turns the frame at off in chunk into an ICMP error about itself, on its way back to the sender:
 // MAC addresses exchanged, source src. It returns the new start and length. ok is false for what must not be
-// answered with an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e): a source address that is nobody's, a multicast MAC, or no
-// room in the chunk.
+// answered, see MayAnswer, and where there is no room in the chunk.
 func ICMP(chunk []byte, off int, p *packet.Packet, src packet.Addr, e Error) (start, length int, ok bool) {
 	b := chunk[off:]
-	if b[0]&1 != 0 || p.Src.Martian() {
+	if !MayAnswer(b, p) {
 		return 0, 0, false
 	}
 	l3, head, quote := int(p.L3), packet.IPv4Len+packet.ICMPLen, maxQuote4
@@ -129,7 +132,7 @@ func setICMPSum(m []byte, pseudo uint64) {
 // source is nobody's address, nor one sent to a group's MAC address, so that nobody makes a crowd of directors answer at once.
 func IsEcho(b []byte, p *packet.Packet) bool {
 	t := b[p.L4]
-	return (t == icmpEchoRequest && !p.V6 || t == icmp6EchoRequest && p.V6) && b[0]&1 == 0 && !p.Src.Martian()
+	return (t == icmpEchoRequest && !p.V6 || t == icmp6EchoRequest && p.V6) && MayAnswer(b, p)
 }
 
 // Echo turns an echo request into its reply, on its way back (RFC 792, RFC 4443 4.2). A request with a
