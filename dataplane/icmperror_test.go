@@ -370,6 +370,34 @@ func TestClampMSS(t *testing.T) {
 	}
 }
 
+// An option that a SYN has several times is lowered each time; what is behind the end of the list, or of another length, is none.
+func TestClampMSSAllOfThem(t *testing.T) {
+	for _, s := range matrix() {
+		if s.udp {
+			continue
+		}
+		for name, o := range map[string][2][]byte{
+			"twice":          {{2, 4, 5, 180, 2, 4, 35, 40}, {2, 4, 5, 20, 2, 4, 5, 20}},
+			"odd":            {{1, 2, 4, 5, 180, 2, 4, 35, 40, 0, 0, 0}, {1, 2, 4, 5, 20, 2, 4, 5, 20, 0, 0, 0}},
+			"the second":     {{2, 4, 4, 0, 3, 3, 7, 2, 4, 35, 40, 0}, {2, 4, 4, 0, 3, 3, 7, 2, 4, 5, 20, 0}},
+			"behind the end": {{2, 4, 5, 180, 0, 2, 4, 35, 40, 0, 0, 0}, {2, 4, 5, 20, 0, 2, 4, 35, 40, 0, 0, 0}},
+			"another length": {{2, 5, 35, 40, 1, 2, 4, 35, 40, 0, 0, 0}, {2, 5, 35, 40, 1, 2, 4, 5, 20, 0, 0, 0}},
+		} {
+			t.Run(s.String()+"/"+name, func(t *testing.T) {
+				s.edit = func(v *table.Service) { v.ClampMSS = 1300 }
+				l := newLab(t, 1)
+				l.e.Publish(snapshot(t, s))
+				c := s.client(0, 1, syn)
+				b := l.picked(c)
+				c.RawOptions = o[0]
+				got := l.one(0, 0, 1, c.Build())
+				c.RawOptions = o[1]
+				l.same("SYN", got, s.toBackend(t, c, b, got))
+			})
+		}
+	}
+}
+
 // No error that is passed on costs an allocation.
 func TestErrorsDoNotAllocate(t *testing.T) {
 	for _, s := range matrix() {

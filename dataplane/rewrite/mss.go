@@ -15,25 +15,26 @@ const (
 )
 
 // ClampMSS lowers the maximum segment size that a TCP SYN announces to most bytes, and updates the checksum. It
-// reports whether there was anything to lower. A SYN without the option is left alone: it stands for the least (RFC 9293, 3.7.1).
-func ClampMSS(b []byte, p *packet.Packet, most uint16) bool {
+// reports whether there was anything to lower. An option that is there twice is lowered twice: the receiver takes either. A SYN without the option is left alone: it stands for the least (RFC 9293, 3.7.1).
+func ClampMSS(b []byte, p *packet.Packet, most uint16) (lowered bool) {
 	t := b[p.L4:p.End]
 	end := int(t[12]>>4) * 4
 	for at := packet.TCPLen; at+1 < end; {
 		switch kind, n := t[at], int(t[at+1]); {
 		case kind == optEnd:
-			return false
+			return lowered
 		case kind == optNop:
 			at++
 		case n < 2 || at+n > end:
-			return false
-		case kind == optMSS && n == optMSSLen:
-			return lowerMSS(t, at+2, most, p.Unfinished)
+			return lowered
 		default:
+			if kind == optMSS && n == optMSSLen && lowerMSS(t, at+2, most, p.Unfinished) {
+				lowered = true
+			}
 			at += n
 		}
 	}
-	return false
+	return lowered
 }
 
 func lowerMSS(t []byte, at int, most uint16, unfinished bool) bool {
