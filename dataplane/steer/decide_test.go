@@ -210,6 +210,7 @@ func quoteCases() []frameCase {
 	err6 := func(kind uint8, dst string, quote []byte) []byte {
 		return v6(router6, dst, 58, append(icmp(kind), quote...))
 	}
+	quoted6 := func(next uint8, payload []byte) []byte { return ip6(client6, nat6, next, payload) }
 	inner4, inner6 := ip4(client4, vip4, 6, tcpTo(40000, 80)), ip6(client6, vip6, 6, tcpTo(40000, 80))
 	var cases []frameCase
 	for _, proto := range []uint8{protoIPIP, protoIPv6, protoGRE, protoUDP} {
@@ -235,6 +236,22 @@ func quoteCases() []frameCase {
 		{"quoted v4 address in v6", err6(1, local6, ip6(local6, "::ffff:"+tun4, protoIPv6, inner6)), PassLocal},
 		{"router about a packet to a nat backend", err4(3, client4, toNAT), ReplyICMP},
 		{"router about a packet to a nat backend v6", err6(2, client6, toNAT6), ReplyICMP},
+		{"router about a first fragment v6", err6(2, client6, quoted6(protoFragment, frag6(6, 1, tcpTo(40000, 8080)))), ReplyICMP},
+		{"router about a later fragment v6", err6(2, client6, quoted6(protoFragment, frag6(6, 8, tcpTo(40000, 8080)))), PassOther},
+		{"router about a first fragment", err4(3, client4, ip4With(client4, nat4, 6, 0x2000, nil, tcpTo(40000, 8080))), ReplyICMP},
+		{"router about a later fragment", err4(3, client4, ip4With(client4, nat4, 6, 0x2008, nil, tcpTo(40000, 8080))), PassOther},
+		{"router about options", err6(1, client6, quoted6(protoHopByHop, ext(6, 0, tcpTo(40000, 8080)))), ReplyICMP},
+		{"router about a routing header", err6(1, client6, quoted6(protoRouting, routing(6, 0, tcpTo(40000, 8080)))), ReplyICMP},
+		{"router about options to another port", err6(1, client6, quoted6(protoHopByHop, ext(6, 0, tcpTo(40000, 22)))), PassOther},
+		{"router about as many as are walked", err6(1, client6, quoted6(protoHopByHop,
+			ext(protoFragment, 1, frag6(protoDestOptions, 1, ext(6, 4, tcpTo(40000, 8080)))))), ReplyICMP},
+		{"router about one more", err6(1, client6, quoted6(protoHopByHop,
+			ext(protoFragment, 1, frag6(protoDestOptions, 1, ext(protoDestOptions, 0, ext(6, 4, tcpTo(40000, 8080))))))), PassOther},
+		{"router about options, 8 bytes quoted", err6(1, client6, quoted6(protoHopByHop, ext(6, 1, tcpTo(40000, 8080)))[:64]), ReplyICMP},
+		{"router about options, 7 bytes quoted", err6(1, client6, quoted6(protoHopByHop, ext(6, 1, tcpTo(40000, 8080)))[:63]), PassOther},
+		{"router about options, padding after 7 bytes", append(err6(1, client6, quoted6(protoHopByHop, ext(6, 1, tcpTo(40000, 8080)))[:63]), 0, 0), PassOther},
+		{"router about options past the quote", err6(1, client6, quoted6(protoDestOptions, withByte(ext(6, 0, tcpTo(40000, 8080)), 1, 255))), PassOther},
+		{"router about options cut off", err6(1, client6, quoted6(protoDestOptions, ext(6, 0, nil))[:47]), PassOther},
 		{"router about a packet to any port", err4(11, client4, ip4(client4, anyNAT4, 17, udpTo(40000, 7))), ReplyICMP},
 		{"router about a backend's other port", err4(3, client4, ip4(client4, nat4, 6, tcpTo(40000, 22))), PassOther},
 		{"router about a backend's other protocol", err4(3, client4, ip4(client4, nat4, 17, udpTo(40000, 8080))), PassOther},

@@ -30,6 +30,8 @@
 
 /* Extension headers that are walked before giving the packet up to the kernel. */
 #define MAX_EXTENSIONS 6
+/* And of those that a packet has which an ICMP error quotes. */
+#define MAX_QUOTED_EXTENSIONS 3
 
 struct eth_header {
 	__u8 dst[6];
@@ -56,6 +58,7 @@ struct ipv4_header {
 };
 
 #define IPV4_MF_OR_OFFSET be16(0x3fff)
+#define IPV4_OFFSET be16(0x1fff)
 
 struct ipv6_header {
 	__be32 version_class_label;

@@ -236,8 +236,30 @@ static __always_inline int is_icmp_error(const struct packet *p)
 	return p->icmp_type == 3 || p->icmp_type == 4 || p->icmp_type == 11 || p->icmp_type == 12;
 }
 
-/* Reads what an ICMP error at the cursor quotes. Errors are about packets of the director's own making, so extension
- * headers are not looked behind. Only what has 8 bytes behind its IP header says which flow it is of (RFC 792). */
+/* Walks the extension headers that a client's packet has, the header of a first fragment among them, up to the ports. Returns
+ * the protocol that the ports are of; 0 for a later fragment, which has none, and for what is more or is not all there. */
+static __always_inline __u8 walk_quoted(struct cursor *c, __u8 proto)
+{
+	struct ipv6_extension *ext;
+
+#pragma unroll
+	for (int i = 0; i < MAX_QUOTED_EXTENSIONS; i++) {
+		if (proto != PROTO_HOPOPTS && proto != PROTO_ROUTING && proto != PROTO_DSTOPTS && proto != PROTO_FRAGMENT)
+			return proto;
+		ext = peek(c, sizeof(*ext));
+		if (!ext)
+			return 0;
+		c->offset += 8;
+		if (proto != PROTO_FRAGMENT)
+			c->offset += 8 * (__u32)ext->length;
+		else if (*(__be16 *)&ext->routing_type & be16(0xfff8))
+			return 0;
+		proto = ext->next_header;
+	}
+	return proto;
+}
+
+/* Reads what an ICMP error at the cursor quotes. Only what has 8 bytes behind its headers says which flow it is of (RFC 792). */
 static __always_inline void read_quote(struct cursor *at, struct packet *p, __s64 length)
 {
 	struct cursor c = *at;
@@ -255,21 +277,21 @@ static __always_inline void read_quote(struct cursor *at, struct packet *p, __s6
 		address_from_ipv6(&p->quoted.addr, ip6->dst);
 		if (is_ipv4_mapped(&p->quoted.addr))
 			p->quoted.addr.word[2] = 0;
-		proto = ip6->next_header;
-		header = sizeof(*ip6);
+		c.offset += sizeof(*ip6);
+		proto = walk_quoted(&c, ip6->next_header);
 	} else {
 		ip4 = peek(&c, sizeof(*ip4));
-		if (!ip4 || ip4->version_ihl >> 4 != 4)
+		if (!ip4 || ip4->version_ihl >> 4 != 4 || (ip4->fragment & IPV4_OFFSET))
 			return;
 		address_from_ipv4(&p->quoted.addr, ip4->dst);
 		proto = ip4->proto;
 		header = (ip4->version_ihl & 0xf) * 4;
 		if (header < sizeof(*ip4))
 			return;
+		c.offset += header;
 	}
-	c.offset += header;
 	ports = peek(&c, 8);
-	if (!ports || length < (__s64)header + 16)
+	if (!ports || length < (__s64)c.offset - at->offset + 8)
 		return;
 	p->quoted.port = ports[1];
 	p->quoted.proto = proto;
