@@ -268,7 +268,7 @@ func (s *RuleSet) match(p *parsed) Reason {
 	if roles = s.sources[p.src.Addr]; roles&roleMatched != 0 {
 		return s.matchBackend(p, roles)
 	}
-	return s.matchRouter(p)
+	return s.matchError(p)
 }
 
 // matchLocal decides on what is for one of the director's own addresses: an error about a tunnel to a backend is the director's.
@@ -282,9 +282,9 @@ func (s *RuleSet) matchLocal(p *parsed) Reason {
 	return PassLocal
 }
 
-// matchRouter decides on what nobody known sent: a router between the director and a NAT backend sends its errors to
-// the client, as the backend does.
-func (s *RuleSet) matchRouter(p *parsed) Reason {
+// matchError decides on what may be an error about what a client sent to a NAT backend, which goes to the client: from the backend or
+// from a router before it. What else they send errors about is none of the director's.
+func (s *RuleSet) matchError(p *parsed) Reason {
 	if p.quoted.Proto != protoTCP && p.quoted.Proto != protoUDP {
 		return PassOther
 	}
@@ -297,7 +297,7 @@ func (s *RuleSet) matchRouter(p *parsed) Reason {
 
 func (s *RuleSet) matchVIP(p *parsed, roles role) Reason {
 	switch {
-	case p.fragment && p.fragmentMatches(roles):
+	case p.fragment && (p.isICMP() || p.fragmentMatches(roles)):
 		return Fragment
 	case p.fragment:
 		return PassVIPOther
@@ -325,10 +325,8 @@ func (s *RuleSet) matchBackend(p *parsed, roles role) Reason {
 		return ReplyFragment
 	case p.fragment:
 		return PassOther
-	case p.isICMP() && p.isICMPError():
-		return ReplyICMP
 	case p.isICMP():
-		return PassOther
+		return s.matchError(p)
 	case roles&anyPortRole(p.proto) != 0:
 		return Reply
 	}
@@ -340,7 +338,7 @@ func (s *RuleSet) matchBackend(p *parsed, roles role) Reason {
 }
 
 func (p *parsed) fragmentMatches(roles role) bool {
-	return roles&(portsRole(p.proto)|anyPortRole(p.proto)) != 0 || p.isICMP() || p.v6 && isExtension(p.proto)
+	return roles&(portsRole(p.proto)|anyPortRole(p.proto)) != 0 || p.v6 && isExtension(p.proto)
 }
 
 func (p *parsed) isControl() bool {

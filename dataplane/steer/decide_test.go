@@ -285,10 +285,23 @@ func replyCases() []frameCase {
 		{"backend's redirect", v4(nat4, client4, 1, icmp(5)), PassOther},
 		{"backend's v6 echo reply", v6(nat6, client6, 58, icmp(129)), PassOther},
 		{"backend's nd", v6(nat6, client6, 58, icmp(136)), PassOther},
-		{"backend's v6 error", v6(nat6, client6, 58, icmp(1)), ReplyICMP},
+		{"backend's v6 error", v6(nat6, client6, 58, append(icmp(1), ip6(client6, nat6, 6, tcpTo(40000, 8080))...)), ReplyICMP},
+		{"backend's v6 error about options", v6(nat6, client6, 58,
+			append(icmp(1), ip6(client6, nat6, protoHopByHop, ext(6, 0, tcpTo(40000, 8080)))...)), ReplyICMP},
+		{"backend's v6 error about another port", v6(nat6, client6, 58, append(icmp(1), ip6(client6, nat6, 6, tcpTo(40000, 22))...)), PassOther},
+		{"backend's error about nothing", v4(nat4, client4, 1, icmp(3)), PassOther},
+		{"backend's v6 error about nothing", v6(nat6, client6, 58, icmp(1)), PassOther},
+		{"backend's error to a vip", v4(nat4, vip4, 1, append(icmp(3), ip4(client4, nat4, 6, tcpTo(40000, 22))...)), ICMP},
+		{"fragment of a backend's ping", l2(etherIPv4, ip4With(nat4, client4, 1, 0x2000, nil, icmp(8))), PassOther},
+		{"later fragment of a backend's ping", l2(etherIPv4, ip4With(nat4, client4, 1, 0x0010, nil, icmp(8))), PassOther},
+		{"fragment of a backend's v6 ping", v6(nat6, client6, protoFragment, frag6(58, 1, icmp(128))), PassOther},
+		{"fragment that hides its protocol, of a backend", v6(nat6, client6, protoFragment, frag6(60, 1, icmp(128))), ReplyFragment},
 	}
 	for _, kind := range []uint8{3, 4, 11, 12} {
-		cases = append(cases, frameCase{"backend's error", v4(nat4, client4, 1, icmp(kind)), ReplyICMP})
+		about := func(port uint16) []byte {
+			return v4(nat4, client4, 1, append(icmp(kind), ip4(client4, nat4, 6, tcpTo(40000, port))...))
+		}
+		cases = append(cases, frameCase{"backend's error", about(8080), ReplyICMP}, frameCase{"backend's error about another port", about(22), PassOther})
 	}
 	for _, dst := range []string{"224.0.0.1", "255.255.255.255", "240.0.0.1", "127.0.0.1", "0.1.2.3", "169.254.1.1"} {
 		cases = append(cases, frameCase{"reply to " + dst, reply(dst), PassOther})

@@ -12,7 +12,7 @@ const (
 	ICMP           = Reason(steerReasonREASON_ICMP)             // ICMP or ICMPv6 for a VIP
 	Reply          = Reason(steerReasonREASON_REPLY)            // from the address and port of a NAT backend
 	ReplyFragment  = Reason(steerReasonREASON_REPLY_FRAGMENT)   // a fragment from a NAT backend
-	ReplyICMP      = Reason(steerReasonREASON_REPLY_ICMP)       // an ICMP error from a NAT backend, or from a router about a packet to one
+	ReplyICMP      = Reason(steerReasonREASON_REPLY_ICMP)       // an ICMP error about a packet to a NAT backend, from it or from a router
 	TunnelICMP     = Reason(steerReasonREASON_TUNNEL_ICMP)      // an ICMP error for the director about a tunnel to a backend
 )
 

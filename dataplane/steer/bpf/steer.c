@@ -423,15 +423,14 @@ static __always_inline int is_icmp(const struct packet *p)
 	return p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP);
 }
 
-/* A fragment goes to the director when its protocol is one that the address has rules for, or ICMP. The director
+/* A fragment goes to the director when its protocol is one that the address has rules for. The director
  * must see all fragments of a datagram; where an extension header hides the protocol of the later ones,
  * the roles cannot tell, so all of them go there. */
 static __always_inline int fragment_matches(const struct packet *p, __u32 roles)
 {
 	if (roles & (ports_role(p->proto) | any_port_role(p->proto)))
 		return 1;
-	return is_icmp(p) || (p->v6 && (p->proto == PROTO_HOPOPTS || p->proto == PROTO_ROUTING ||
-					p->proto == PROTO_DSTOPTS));
+	return p->v6 && (p->proto == PROTO_HOPOPTS || p->proto == PROTO_ROUTING || p->proto == PROTO_DSTOPTS);
 }
 
 /* Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810): whoever answers for
@@ -456,7 +455,7 @@ static __always_inline int is_prefix_service(const struct packet *p)
 static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
 {
 	if (p->fragment)
-		return fragment_matches(p, roles) ? REASON_FRAGMENT : REASON_PASS_VIP_OTHER;
+		return is_icmp(p) || fragment_matches(p, roles) ? REASON_FRAGMENT : REASON_PASS_VIP_OTHER;
 	if (is_icmp(p))
 		return is_control(p) ? REASON_PASS_CONTROL : REASON_ICMP;
 	if ((roles & ports_role(p->proto)) && bpf_map_lookup_elem(&services, &p->dst))
@@ -466,12 +465,31 @@ static __always_inline enum reason decide_for_vip(struct packet *p, __u32 roles)
 	return roles & any_port_role(p->proto) ? REASON_SERVICE_ANY_PORT : REASON_PASS_VIP_OTHER;
 }
 
+/* An error about what a client sent to a NAT backend goes to the client, from the backend or from a router before it. What else
+ * they send errors about is none of the director's. */
+static __always_inline enum reason decide_for_error(const struct packet *p)
+{
+	__u8 proto = p->quoted.proto;
+	__u32 *roles;
+
+	if (proto != PROTO_TCP && proto != PROTO_UDP)
+		return REASON_PASS_OTHER;
+	roles = bpf_map_lookup_elem(&sources, &p->quoted.addr);
+	if (!roles)
+		return REASON_PASS_OTHER;
+	if (*roles & any_port_role(proto))
+		return REASON_REPLY_ICMP;
+	if ((*roles & ports_role(proto)) && bpf_map_lookup_elem(&replies, &p->quoted))
+		return REASON_REPLY_ICMP;
+	return REASON_PASS_OTHER;
+}
+
 static __always_inline enum reason decide_for_backend(struct packet *p, __u32 roles)
 {
 	if (p->fragment)
 		return fragment_matches(p, roles) ? REASON_REPLY_FRAGMENT : REASON_PASS_OTHER;
 	if (is_icmp(p))
-		return is_icmp_error(p) ? REASON_REPLY_ICMP : REASON_PASS_OTHER;
+		return decide_for_error(p);
 	if (roles & any_port_role(p->proto))
 		return REASON_REPLY;
 	p->src.proto = p->proto;
@@ -495,24 +513,6 @@ static __always_inline enum reason decide_for_local(const struct packet *p)
 			return REASON_TUNNEL_ICMP;
 	}
 	return REASON_PASS_LOCAL;
-}
-
-/* A router between the director and a NAT backend sends its errors to the client, as the backend does. */
-static __always_inline enum reason decide_for_router(const struct packet *p)
-{
-	__u8 proto = p->quoted.proto;
-	__u32 *roles;
-
-	if (proto != PROTO_TCP && proto != PROTO_UDP)
-		return REASON_PASS_OTHER;
-	roles = bpf_map_lookup_elem(&sources, &p->quoted.addr);
-	if (!roles)
-		return REASON_PASS_OTHER;
-	if (*roles & any_port_role(proto))
-		return REASON_REPLY_ICMP;
-	if ((*roles & ports_role(proto)) && bpf_map_lookup_elem(&replies, &p->quoted))
-		return REASON_REPLY_ICMP;
-	return REASON_PASS_OTHER;
 }
 
 /* Can the director forward a reply to this address? Not to multicast, broadcast (255.255.255.255; a subnet's
@@ -547,7 +547,7 @@ static __always_inline enum reason ask_rules(struct packet *p)
 		return REASON_PASS_OTHER;
 	if (roles && (*roles & ROLE_MATCHED))
 		return decide_for_backend(p, *roles);
-	return decide_for_router(p);
+	return decide_for_error(p);
 }
 
 /* Where it would be kept what the rules say of dst. */
