@@ -22,7 +22,6 @@ type load struct {
 	flows int
 	size  int  // bytes a frame, with the frame check sequence that a real wire would add
 	loose bool // no SYN first: a forwarder that follows connections and sees but one direction of them
-	timed bool // latencies are to be taken
 	back  bool // the forwarder sends frames back where they come from
 }
 
@@ -37,11 +36,7 @@ func newBench(ctx context.Context, c cores, f forwarder, l load) (b *bench, err 
 			err = errors.Join(err, b.Close())
 		}
 	}()
-	flush := sinkFlush
-	if l.timed {
-		flush = timedFlush
-	}
-	if b.rig, err = newRig(ctx, c, wayThrough(f, l), flush); err != nil {
+	if b.rig, err = newRig(ctx, c, wayThrough(f, l)); err != nil {
 		return b, err
 	}
 	station, size := b.rig.station, l.size-checkSequence

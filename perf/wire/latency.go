@@ -87,7 +87,7 @@ func runLatency(ctx context.Context, r *perf.Run) error {
 			w.report(r, all[len(all)-1])
 		}
 	}
-	r.Note("the sink looks every %d µs: latencies are known to that; parameter lost is the part of the frames that have none because they never arrived", timedFlush.Microseconds())
+	r.Note("the sink looks every %d µs: latencies are known to that; parameter lost is the part of the frames that have none because they never arrived", sinkFlush.Microseconds())
 	return err
 }
 
@@ -97,9 +97,7 @@ func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (
 	if r.Quick {
 		length = 250 * time.Millisecond
 	}
-	l := w.load()
-	l.timed = true
-	b, err := newBench(ctx, c, w.make(polling{receive: w.receive}), l)
+	b, err := newBench(ctx, c, w.make(polling{receive: w.receive}), w.load())
 	if err != nil {
 		return err
 	}
@@ -140,7 +138,7 @@ func (w *waiter) report(r *perf.Run, reference *waiter) {
 		h := *w.got[percent]
 		params := w.params()
 		params["load_percent"] = percent
-		params["grain_us"] = int(timedFlush.Microseconds())
+		params["grain_us"] = int(sinkFlush.Microseconds())
 		params["lost"] = lostText(h.values("loss"))
 		for _, q := range quantiles {
 			h.record(r, params, metric{"latency_" + q.name, "µs"})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"time"
 
 	"xlvs/testenv"
 )
@@ -36,8 +35,8 @@ const (
 	cable              // there is no forwarder
 )
 
-// newRig builds the namespaces, cables and the sink, which is polled every flush.
-func newRig(ctx context.Context, c cores, w way, flush time.Duration) (r *rig, err error) {
+// newRig builds the namespaces, cables and the sink.
+func newRig(ctx context.Context, c cores, w way) (r *rig, err error) {
 	r = &rig{cores: c}
 	if r.lab, err = testenv.NewEmpty(ctx, testenv.Options{}); err != nil {
 		return nil, err
@@ -82,7 +81,7 @@ func newRig(ctx context.Context, c cores, w way, flush time.Duration) (r *rig, e
 	if w == cable {
 		peer, peerIf = host, "eth0"
 	}
-	r.station, err = newStation(host, c.station, sinkIf, peer, peerIf, flush)
+	r.station, err = newStation(host, c.station, sinkIf, peer, peerIf)
 	return r, err
 }
 

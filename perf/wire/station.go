@@ -22,18 +22,20 @@ type station struct {
 	sink *sink
 	poll *poller
 	undo func() error // of the interface's settings
+
+	flush func(every time.Duration) error // how often the sink's interface is polled from now on
 }
 
-// How often the sink's interface is polled. A timer's interrupt costs a virtual machine microseconds, which the generator
-// lacks then. But a veth queue holds 256 frames, and up to 2 million come in a second, also while a batch of the generator's keeps softirqs
-// from running; and a latency is known to that.
+// How often the sink's interface is polled: often enough that no frame is lost there, since a veth queue holds 256, and up to 2 million
+// come in a second, also while a batch of the generator's keeps softirqs from running. A latency is known to that. But a
+// timer's interrupt costs a virtual machine microseconds, which the generator lacks in a flood, where a little loss does not matter.
 const (
-	sinkFlush  = 40 * time.Microsecond
-	timedFlush = 20 * time.Microsecond
+	sinkFlush  = 20 * time.Microsecond
+	floodFlush = 40 * time.Microsecond
 )
 
-// newStation has frames end at interface sinkIf of h, which it polls every flush, and whose other end is peerIf of peer.
-func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, peerIf string, flush time.Duration) (s *station, err error) {
+// newStation has frames end at interface sinkIf of h, whose other end is peerIf of peer.
+func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, peerIf string) (s *station, err error) {
 	s = &station{host: h, cpu: cpu}
 	defer func() {
 		if err != nil {
@@ -50,7 +52,11 @@ func newStation(h *testenv.Host, cpu int, sinkIf string, peer *testenv.Host, pee
 	if s.poll, err = newPoller(h, sinkIf, peer, peerIf, pollBudget); err != nil {
 		return s, err
 	}
-	s.undo, err = deferNAPI(h, sinkIf, math.MaxInt32, flush)
+	s.flush = func(every time.Duration) error {
+		_, err := deferNAPI(h, sinkIf, math.MaxInt32, every)
+		return err
+	}
+	s.undo, err = deferNAPI(h, sinkIf, math.MaxInt32, sinkFlush)
 	return s, err
 }
 
@@ -156,6 +162,12 @@ func (s *station) stream(ctx context.Context, g *generator, t trial) (o outcome,
 func (s *station) streamHere(ctx context.Context, g *generator, t trial) (o outcome, err error) {
 	if err := s.sink.start(t.watch); err != nil {
 		return o, err
+	}
+	if t.flood {
+		if err := s.flush(floodFlush); err != nil {
+			return o, err
+		}
+		defer func() { err = errors.Join(err, s.flush(sinkFlush)) }()
 	}
 	s.poll.poll() // arms the timer on this core
 	state := t.state()

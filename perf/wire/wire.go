@@ -193,7 +193,7 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 }
 
 // wireSpeed is in bits a second.
-const wireSpeed = 10e9
+const wireSpeed = 25e9
 
 // lineRate is how many frames a second a wire of that speed brings, with 20 bytes between them: what a flood is.
 func (s *subject) lineRate() float64 { return wireSpeed / 8 / float64(s.size+20) }
