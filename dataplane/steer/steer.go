@@ -146,7 +146,9 @@ func (s *Steerer) Close() error {
 // unlimitMemory raises RLIMIT_MEMLOCK where the kernel charges BPF memory to it.
 func unlimitMemory() error {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return fmt.Errorf("raise the limit of locked memory, which BPF maps count against before Linux 5.11: start with `ulimit -l unlimited` (LimitMEMLOCK=infinity) or CAP_SYS_RESOURCE: %w", err)
+		// The library finds out by making a map whether it must, so who may make none gets here too.
+		return fmt.Errorf("raise the limit of locked memory: either maps may not be made (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, before Linux 5.8 CAP_SYS_ADMIN: run as root),"+
+			" or the kernel, before 5.11, counts them against that limit (start with `ulimit -l unlimited`, LimitMEMLOCK=infinity, or CAP_SYS_RESOURCE): %w", err)
 	}
 	return nil
 }
