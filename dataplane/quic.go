@@ -31,9 +31,9 @@ func (p *pipeline) asideElsewhere(key *flow.Key, be *table.Backend) bool {
 }
 
 // toNamed returns the backend that packet i's connection ID names, and the flow to it, 0 if there is none. idx is the flow that the
-// packet's addresses and ports have, 0 if none; that of a first fragment may be another worker's. Where that leads to another backend it belongs to another connection of the
-// client's, or to the client while this packet is forged, and stays: DR and TUN need no flow for a packet that names its
-// backend, and for the replies of NAT one stands aside.
+// packet's addresses and ports have, 0 if none; that of a first fragment may be another worker's. Where that leads to another
+// backend it belongs to another connection of the client's, or to the client while this packet is forged, and stays: DR and
+// TUN need no flow for a packet that names its backend, and for the replies of NAT one stands aside.
 func (p *pipeline) toNamed(svc *table.Service, key *flow.Key, be *table.Backend, idx uint32, in, i int) (*table.Backend, uint32, Reason) {
 	var other *table.Backend
 	if idx != 0 {
@@ -58,10 +58,10 @@ func (p *pipeline) toNamed(svc *table.Service, key *flow.Key, be *table.Backend,
 	case idx != 0 && other == be:
 		p.noteBackend(be, FlowHit)
 		return be, idx, 0
-	case idx == 0 && (other == nil || !other.Up):
-		return p.open(svc, key, be, in, i)
 	case other == nil || !other.Up:
-		p.flows.Delete(idx)
+		if idx != 0 {
+			p.flows.Delete(idx)
+		}
 		return p.open(svc, key, be, in, i)
 	case svc.Mode != table.NAT:
 		p.noteBackend(be, FlowNone)

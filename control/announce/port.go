@@ -247,7 +247,7 @@ func (p *port) conflict(vip netip.Addr, mac [6]byte) {
 	p.conflicts.Add(1)
 	now := time.Now()
 	p.mu.Lock()
-	if p.view.Load().vips[vip] { // v may be of yesterday
+	if p.view.Load().vips[vip] { // it may be so no longer
 		p.def.claimed(vip, now)
 	}
 	p.mu.Unlock()

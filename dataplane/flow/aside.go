@@ -50,5 +50,5 @@ func (t *Table) findAsideIn(b *bucket, h uint64, k *Key, be table.Ref) uint32 {
 }
 
 func (t *Table) asideHash(k *Key, be *table.Backend) uint64 {
-	return t.hasher.Tuple(be.Addr, k.Client, packet.MakePorts(backendPort(be, k.Ports), k.Ports.Src()), packet.ProtoUDP)
+	return t.replyTuple(k.Client, k.Ports, packet.ProtoUDP, be)
 }

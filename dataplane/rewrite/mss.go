@@ -15,7 +15,8 @@ const (
 )
 
 // ClampMSS lowers the maximum segment size that a TCP SYN announces to most bytes, and updates the checksum. It
-// reports whether there was anything to lower. An option that is there twice is lowered twice: the receiver takes either. A SYN without the option is left alone: it stands for the least (RFC 9293, 3.7.1).
+// reports whether there was anything to lower. An option that is there twice is lowered twice: the receiver takes either. A
+// SYN without the option is left alone: it stands for the least (RFC 9293, 3.7.1).
 func ClampMSS(b []byte, p *packet.Packet, most uint16) (lowered bool) {
 	t := b[p.L4:p.End]
 	end := int(t[12]>>4) * 4
