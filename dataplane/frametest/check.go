@@ -65,11 +65,13 @@ func Decode(b []byte) (*Frame, error) {
 	}
 	f := &Frame{Dst: [6]byte(b), Src: [6]byte(b[6:]), VLAN: -1}
 	t, rest := binary.BigEndian.Uint16(b[12:]), b[14:]
-	if t == 0x8100 || t == 0x88a8 {
+	for tags := 0; tags < 2 && (t == 0x8100 || t == 0x88a8); tags++ {
 		if len(rest) < 4 {
 			return nil, fmt.Errorf("VLAN tag cut off")
 		}
-		f.VLAN = int(binary.BigEndian.Uint16(rest) & 0xfff)
+		if f.VLAN < 0 {
+			f.VLAN = int(binary.BigEndian.Uint16(rest) & 0xfff)
+		}
 		t, rest = binary.BigEndian.Uint16(rest[2:]), rest[4:]
 	}
 	switch t {
@@ -192,8 +194,11 @@ func (p *IP) verify() error {
 		if n < 8 || n > len(p.Body) {
 			return fmt.Errorf("UDP length %d of %d", n, len(p.Body))
 		}
-		// IPv6 requires a checksum except of tunnels (RFC 6935).
-		if binary.BigEndian.Uint16(p.Body[6:]) == 0 && (!p.V6 || p.Inner != nil) {
+		// IPv6 requires a checksum except of tunnels (RFC 6935): one that comes out as zero is sent as all ones.
+		if binary.BigEndian.Uint16(p.Body[6:]) == 0 {
+			if p.V6 && p.Inner == nil {
+				return fmt.Errorf("UDP over IPv6 without a checksum")
+			}
 			return nil
 		}
 		s = Sum(append(pseudo(p.Src, p.Dst, p.Proto, n), p.Body[:n]...))
