@@ -121,12 +121,13 @@ type Port interface {
 	Recv(b []Frame) int
 
 	// Send takes all frames of b for transmission, in order, and frees those that find
-	// no room, counting them in PortStats.TxDropped. It returns how many it queued.
+	// no room, counting them in PortStats.TxDropped; before that it may do what Flush does. It
+	// returns how many it queued.
 	Send(b []Frame) int
 
 	// Flush wakes the kernel for what Send queued, if it must be woken, and takes back
-	// the chunks of frames that have left. The worker calls it once a poll, also when
-	// nothing was sent. An error says that the port is out of order for now (the interface is
+	// the chunks of frames that have left, though maybe not yet all of them while there are
+	// more to send. The worker calls it once a poll, also when nothing was sent. An error says that the port is out of order for now (the interface is
 	// down, say); the worker counts it and goes on.
 	Flush() error
 
@@ -148,6 +149,14 @@ type Reliever interface {
 	// Relieve has it look after that. The worker calls it once a poll with its clock, in milliseconds. It reports
 	// whether frames are being dropped: a worker that sleeps for long then would do so for no reason.
 	Relieve(now uint32) bool
+}
+
+// A Yielder is a Port that drives its device itself as long as its worker polls, in place of the device's interrupts.
+type Yielder interface {
+	Port
+	// Yield hands the device back to its interrupts, so that the next frame makes FD readable without delay. The worker calls it
+	// before it sleeps; Recv takes the device over again.
+	Yield()
 }
 
 // PortStats are a port's counters since it was opened.

@@ -50,3 +50,35 @@ func TestRelievedWorkerSleepsLightly(t *testing.T) {
 	eventually(t, l.said("it looks again and again"), func() bool { return l.e.Worker(0).Sleeps > 150 && port.asked.Load() > 150 })
 	l.e.Stop()
 }
+
+// A driven port counts how often it is given back to its interrupts.
+type driven struct {
+	dataplane.Port
+	yields atomic.Uint64
+}
+
+func (d *driven) Yield() { d.yields.Add(1) }
+
+// A port that drives its device gives it back before each sleep, and only then.
+func TestYieldsBeforeSleep(t *testing.T) {
+	for _, sleep := range []bool{true, false} {
+		var port *driven
+		l := newLab(t, 1, func(o *dataplane.Options) {
+			o.Idle = dataplane.IdlePolicy{Sleep: sleep, Spin: time.Microsecond}
+			port = &driven{Port: o.Workers[0].Ports[0]}
+			o.Workers[0].Ports[0] = port
+		})
+		if err := l.e.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if sleep {
+			eventually(t, l.said("it yields"), func() bool { return port.yields.Load() > 2 })
+		} else {
+			eventually(t, l.said("it polls"), func() bool { return l.e.Worker(0).Idle > 1000 })
+		}
+		l.e.Stop()
+		if slept := l.e.Worker(0).Sleeps; port.yields.Load() != slept {
+			t.Errorf("sleeping %t: %d sleeps, and %d yields", sleep, slept, port.yields.Load())
+		}
+	}
+}

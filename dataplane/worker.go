@@ -26,6 +26,7 @@ type worker struct {
 	tx       []Port // by interface: where it is sent on
 	relieved []Reliever
 	shedding bool // for one of them at least
+	yielding []Yielder
 	snap     *atomic.Pointer[table.Snapshot]
 	stop     atomic.Bool
 	wakeFD   int
@@ -82,6 +83,9 @@ func (w *worker) assign(o WorkerOptions) error {
 	for i, p := range o.Ports {
 		if r, ok := p.(Reliever); ok {
 			w.relieved = append(w.relieved, r)
+		}
+		if y, ok := p.(Yielder); ok {
+			w.yielding = append(w.yielding, y)
 		}
 		k := i
 		if o.Interfaces != nil {
@@ -208,6 +212,9 @@ func (w *worker) sleep() {
 	most := sleepFor
 	if w.shedding {
 		most = 1
+	}
+	for _, y := range w.yielding {
+		y.Yield()
 	}
 	_, err := unix.Poll(w.polls, most)
 	if err == nil && w.polls[0].Revents != 0 {

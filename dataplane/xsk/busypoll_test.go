@@ -1,8 +1,11 @@
 package xsk
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane"
@@ -76,6 +79,143 @@ func TestPollThrough(t *testing.T) {
 	if n, _, err := unix.Recvfrom(pair[0], make([]byte, 1), unix.MSG_DONTWAIT); n != 1 || err != nil {
 		t.Errorf("a socket that was taken back was received from: %d bytes, %v", n, err)
 	}
+	if err := p.FirstError(); err != nil {
+		t.Error(err)
+	}
+}
+
+// datagrams returns a socket at the director's end of pair 0 that knows the device's NAPI, because a datagram has
+// come through it. The pair's program must let it pass.
+func (l *lab) datagrams() (fd int) {
+	l.t.Helper()
+	here, there := &unix.SockaddrInet4{Port: 9, Addr: [4]byte{192, 0, 2, 2}}, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{192, 0, 2, 1}}
+	socket := func(at *unix.SockaddrInet4, link netlink.Link) int {
+		addr, err := netlink.ParseAddr(netip.AddrFrom4(at.Addr).String() + "/30")
+		must(l.t, err)
+		must(l.t, netlink.AddrAdd(link, addr))
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		must(l.t, err)
+		l.t.Cleanup(func() { _ = unix.Close(fd) })
+		must(l.t, unix.Bind(fd, at))
+		return fd
+	}
+	var from int
+	l.inGenerator(func() {
+		peer, err := netlink.LinkByName(l.peers[0])
+		must(l.t, err)
+		from = socket(there, peer)
+	})
+	fd = socket(here, l.links[0])
+	await(l.t, "the socket knows its NAPI", func() bool {
+		_ = unix.Sendto(from, []byte("x"), 0, here)
+		id, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_INCOMING_NAPI_ID)
+		must(l.t, err)
+		return id != 0
+	})
+	for b := make([]byte, 1); ; { // a receive call that finds something does not poll
+		if _, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); err == unix.EAGAIN {
+			return fd
+		}
+	}
+}
+
+// await waits until a condition holds.
+func await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v still not so: %s", patience, what)
+		}
+	}
+}
+
+// TestYield has a port poll a device whose interrupts would stay off for a quarter of an hour after a poll.
+func TestYield(t *testing.T) {
+	l := newLab(t, 1, 1)
+	s := l.open(Config{Ports: l.ports(1), BusyPoll: BusyPoll{Microseconds: 20, IfKnown: true}})
+	p, name := s.Ports[0], l.links[0].Attrs().Name
+	p.Yield()
+	if n := p.Stats().Wakeups; n != 0 {
+		t.Errorf("a port that does not poll yields by %d calls", n)
+	}
+	sockets := l.steer(0)
+	fd := l.datagrams()
+	must(t, busyPoll(fd, BusyPoll{Microseconds: 20, Budget: 64}))
+	undo, err := SetAttributes(name, []Attribute{{File: "napi_defer_hard_irqs", Value: "1"}, {File: "gro_flush_timeout", Value: "900000000000"}})
+	must(t, err)
+	defer func() { must(t, undo()) }()
+	must(t, sockets.Put(uint32(0), uint32(p.FD())))
+	p.PollThrough(fd)
+	in := l.wire(0)
+	var b [dataplane.MaxBurst]dataplane.Frame
+	receive := func(want int) {
+		t.Helper()
+		got := p.Recv(b[:])
+		for _, f := range b[:got] {
+			s.Memory.Free(f.Chunk)
+		}
+		if got != want {
+			t.Fatalf("received %d frames, want %d", got, want)
+		}
+	}
+	prefers := func(want int) {
+		t.Helper()
+		got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL)
+		must(t, err)
+		if got != want {
+			t.Errorf("SO_PREFER_BUSY_POLL is %d, want %d", got, want)
+		}
+	}
+
+	// An interrupt brings the first frame; from then on they are kept off.
+	must(t, in.send(0))
+	await(t, "an interrupt brings the first frame", func() bool { return p.rx.pending() == 1 })
+	receive(1)
+	for round := range uint32(3) {
+		receive(0)
+		prefers(1)
+		must(t, in.send(round))
+		if n := p.rx.pending(); n != 0 {
+			t.Errorf("round %d: %d frames on the ring without a poll: interrupts are on", round, n)
+		}
+		p.Yield()
+		if n := p.rx.pending(); n != 1 {
+			t.Errorf("round %d: %d frames on the ring after a yielding poll, want the one that waited", round, n)
+		}
+		receive(1)
+		receive(0) // polls as before
+		prefers(1)
+		p.Yield()
+		calls := p.Stats().Wakeups
+		p.Yield() // has no effect
+		prefers(0)
+		must(t, in.send(round))
+		await(t, "an interrupt brings the frame", func() bool { return p.rx.pending() == 1 })
+		if n := p.Stats().Wakeups; n != calls {
+			t.Errorf("%d calls after the port had yielded", n-calls)
+		}
+		receive(1)
+	}
+	if err := p.FirstError(); err != nil {
+		t.Error(err)
+	}
+	noLeak(t, s)
+}
+
+// A descriptor that yields for the port and is taken back meanwhile is not the port's to touch any more.
+func TestYieldTakenBack(t *testing.T) {
+	l := newLab(t, 1, 1)
+	s := l.open(Config{Ports: l.ports(1), BusyPoll: BusyPoll{Microseconds: 20}})
+	p := s.Ports[0]
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	must(t, err)
+	defer unix.Close(pair[1])
+	p.PollThrough(pair[0])
+	p.Yield()
+	p.PollThrough(-1)
+	must(t, unix.Close(pair[0]))
+	var b [1]dataplane.Frame
+	p.Recv(b[:])
 	if err := p.FirstError(); err != nil {
 		t.Error(err)
 	}

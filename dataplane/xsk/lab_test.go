@@ -137,8 +137,8 @@ func (l *lab) open(cfg Config) *Set {
 }
 
 // steer attaches to link i a program that redirects every frame to its queue's
-// port, and passes those of other queues.
-func (l *lab) steer(i int, ports ...*Port) {
+// port, and passes those of other queues. It returns the ports' map.
+func (l *lab) steer(i int, ports ...*Port) *ebpf.Map {
 	l.t.Helper()
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: 4})
 	must(l.t, err)
@@ -159,6 +159,7 @@ func (l *lab) steer(i int, ports ...*Port) {
 	at, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: l.links[i].Attrs().Index, Flags: link.XDPDriverMode})
 	must(l.t, err)
 	l.t.Cleanup(func() { _ = at.Close() })
+	return m
 }
 
 // A wire is a raw socket on the generator's end of a pair; it sees only testProto frames that arrive.

@@ -154,6 +154,59 @@ func TestErrorsKeepTheirText(t *testing.T) {
 	}
 }
 
+// The kernel that is the test needs no wake-up: Flush only takes back what has left.
+func TestFlushTakesBackManyAtOnce(t *testing.T) {
+	const burst = dataplane.MaxBurst
+	for _, c := range []struct {
+		name         string
+		ring, chunks int
+		pause        bool // a poll with nothing to send after each burst
+		want         []int
+	}{
+		{"while it sends", 1024, 4096, false, []int{0, 0, 0, 3 * burst, 0, 0, 3 * burst, 0}},
+		{"when it has nothing to send", 1024, 4096, true, []int{0, burst, burst}},
+		{"on a short ring", 2 * burst, 4096, false, []int{0, burst, burst}},
+		{"when chunks are scarce", 1024, 1024 + reclaimFrames, false, []int{0, burst, burst}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := newOffline(t, c.ring, c.chunks)
+			kernel := *o.tx.consumer
+			send := func(until uint32) {
+				for mask := uint32(c.ring - 1); kernel != until; kernel++ {
+					o.completion.slots[*o.completion.producer&mask] = o.tx.slots[kernel&mask].Addr
+					*o.tx.consumer, *o.completion.producer = kernel+1, *o.completion.producer+1
+				}
+			}
+			for i, want := range c.want {
+				var b [burst]dataplane.Frame
+				for j := range b {
+					chunk, ok := o.mem.Alloc()
+					if !ok {
+						t.Fatalf("burst %d: no chunk is left", i)
+					}
+					b[j] = dataplane.Frame{Chunk: chunk, Off: rxHeadroom, Len: 60}
+				}
+				before := *o.tx.producer // the kernel does not get to the last burst
+				if n := o.Send(b[:]); n != burst {
+					t.Fatalf("burst %d: %d frames found room", i, n)
+				}
+				send(before)
+				free := o.mem.Available()
+				must(t, o.Flush())
+				if c.pause {
+					must(t, o.Flush())
+				}
+				if got := o.mem.Available() - free; got != want {
+					t.Errorf("burst %d: %d chunks were taken back, want %d", i, got, want)
+				}
+				if n := o.set.InHand(); n != 0 {
+					t.Errorf("burst %d: %d chunks lost", i, n)
+				}
+			}
+		})
+	}
+}
+
 // Whatever the worker and the kernel do, in whatever order, each chunk is in exactly one place.
 func TestEveryChunkIsInOnePlace(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -184,7 +237,7 @@ func TestEveryChunkIsInOnePlace(t *testing.T) {
 				o.Send(hand[:n])
 				hand = hand[n:]
 			},
-			"reclaim": func(*rapid.T) { o.reclaim() },
+			"flush": func(*rapid.T) { must(t, o.Flush()) },
 			"": func(rt *rapid.T) {
 				if n := o.set.InHand(); n != len(hand) {
 					rt.Fatalf("InHand = %d, the worker holds %d", n, len(hand))

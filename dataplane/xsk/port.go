@@ -19,13 +19,15 @@ type Port struct {
 	shift      uint8
 	hungry     bool // the fill ring has room that no chunk was free for
 	busyPoll   bool
-	pollFD     atomic.Int32 // whose receive call polls the device when busy polling, plus 1; 0: this socket's own
+	pollFD     atomic.Int32 // whose receive call polls the device, plus 1; 0: this socket's own, if it busy-polls
+	yielded    int          // the descriptor that Yield has told not to keep interrupts off, plus 1; 0: none
 	alwaysWake bool
 	zeroCopy   bool
 	fd         int
 	txBudget   int
 	ringSize   uint32
 	inFlight   uint32 // chunks sent and not yet back from the completion ring
+	queued     uint32 // of these, sent since the last Flush
 	lastErr    *WakeError
 	unpolled   uint32 // frames received since pollNAPI
 	pollMost   uint32 // frames that one pollNAPI takes from the device at most
@@ -58,7 +60,7 @@ const reclaimAfter = 256
 // See dataplane.Port.
 func (p *Port) Recv(b []dataplane.Frame) int {
 	index, n := p.rx.peek(uint32(len(b)))
-	if p.busyPoll {
+	if p.polls() {
 		if p.unpolled += n; n == 0 || p.unpolled >= reclaimAfter {
 			p.pollNAPI()
 			if n == 0 {
@@ -137,6 +139,10 @@ func (p *Port) refill(received uint32) {
 // Send puts b on the TX ring; Flush wakes the kernel for it. See dataplane.Port.
 func (p *Port) Send(b []dataplane.Frame) int {
 	index, room := p.tx.reserve(uint32(len(b)))
+	if room < uint32(len(b)) && p.queued > 0 {
+		_ = p.Flush() // an error that lasts comes back at the worker's own
+		index, room = p.tx.reserve(uint32(len(b)))
+	}
 	sent, dropped, invalid, bytes := uint32(0), uint64(0), uint64(0), uint64(0)
 	for _, f := range b {
 		switch {
@@ -156,6 +162,7 @@ func (p *Port) Send(b []dataplane.Frame) int {
 	if sent > 0 {
 		p.tx.submit(sent)
 		p.inFlight += sent
+		p.queued += sent
 		p.count.txPackets.Add(uint64(sent))
 		p.count.txBytes.Add(bytes)
 	}
@@ -195,13 +202,17 @@ func (p *Port) NAPI() int {
 }
 
 // BusyPolls reports whether the port polls its device itself.
-func (p *Port) BusyPolls() bool { return p.busyPoll }
+func (p *Port) BusyPolls() bool { return p.polls() }
 
 // PollThrough makes a port opened with BusyPoll poll its device by receive calls on fd instead of its own socket, for
-// drivers that do not tell AF_XDP sockets the queue's NAPI. fd is a datagram socket that does not block, has received something
-// through the queue, and has SO_PREFER_BUSY_POLL, SO_BUSY_POLL and SO_BUSY_POLL_BUDGET set. It stays the caller's and must
-// outlive the port, or be taken back with -1. Any goroutine may call it.
+// drivers that do not tell AF_XDP sockets the queue's NAPI; also one with IfKnown, which then polls where it would not by itself. fd
+// is a datagram socket that does not block, has received something through the queue, and has SO_PREFER_BUSY_POLL, SO_BUSY_POLL
+// and SO_BUSY_POLL_BUDGET set. It stays the caller's and must outlive the port, or be taken back with -1. Any goroutine may
+// call it.
 func (p *Port) PollThrough(fd int) { p.pollFD.Store(int32(fd) + 1) }
+
+// polls reports whether Recv polls the device.
+func (p *Port) polls() bool { return p.busyPoll || p.pollFD.Load() != 0 }
 
 // TXBudget returns how many frames one wake-up may send in copy mode.
 func (p *Port) TXBudget() int { return p.txBudget }

@@ -166,6 +166,23 @@ func TestLinkDeleted(t *testing.T) {
 	noLeak(t, s)
 }
 
+// Several bursts before a Flush are more than a short ring holds: what waits on it is sent first.
+func TestSendMakesRoom(t *testing.T) {
+	l := newLab(t, 1, 1)
+	s := l.open(Config{Ports: l.ports(1), Ring: 64, FramesPerPort: 512})
+	p := s.Ports[0]
+	for i := range 4 {
+		if n := send(t, s, p, 48); n != 48 {
+			t.Errorf("burst %d: %d of 48 frames found room", i, n)
+		}
+	}
+	must(t, p.Flush())
+	if st := p.Stats(); st.TxDropped != 0 || st.TxPackets != 4*48 || st.Errors != 0 {
+		t.Errorf("counters %+v", st)
+	}
+	noLeak(t, s)
+}
+
 func TestFlood(t *testing.T) {
 	l := newLab(t, 1, 1)
 	s := l.open(Config{Ports: l.ports(1), Ring: 64, FramesPerPort: 512})

@@ -6,6 +6,10 @@ import "golang.org/x/sys/unix"
 // net/xdp/xsk.c is 32, and was 16 before Linux 5.16.
 const txBatch = 16
 
+// reclaimFrames is how many sent frames a port leaves on the completion ring while it has others to send. The kernel writes that
+// ring's index for each frame, on the core that has taken it: every look costs both cores a cache miss.
+const reclaimFrames = 256
+
 // Flush wakes the kernel for what Send queued and takes back the chunks of frames
 // that have left. See dataplane.Port. An error is a *WakeError; the queued frames stay
 // queued, and the next Flush tries again.
@@ -19,7 +23,10 @@ func (p *Port) Flush() error {
 			err = p.wakeTX(pending)
 		}
 	}
-	p.reclaim()
+	if p.queued == 0 || p.inFlight >= min(reclaimFrames, p.ringSize/2) || p.mem.Available() < reclaimFrames {
+		p.reclaim()
+	}
+	p.queued = 0
 	return err
 }
 
@@ -76,13 +83,46 @@ func (p *Port) wakeRX() {
 // pollNAPI runs the device's NAPI once: the kernel takes up to two budgets of frames from it (napi_busy_loop, busy_poll_stop).
 func (p *Port) pollNAPI() {
 	p.unpolled = 0
-	fd := int(p.pollFD.Load()) - 1
-	if fd < 0 {
-		fd = p.fd
+	fd := p.polled()
+	if p.yielded != fd+1 || p.prefer(fd, 1) {
+		p.yielded = 0
 	}
 	before := p.shed.counted()
 	p.received(p.syscall(unix.SYS_RECVFROM, fd))
 	p.shed.polled(before, p.pollMost)
+}
+
+// polled returns the socket whose receive calls poll the device.
+func (p *Port) polled() int {
+	if fd := int(p.pollFD.Load()) - 1; fd >= 0 {
+		return fd
+	}
+	return p.fd
+}
+
+// Yield polls the device once more, this time without keeping its interrupts off: a poll that finds nothing and does not
+// prefer busy polling turns them on again (napi_complete_done); otherwise they stay off for gro_flush_timeout after the worker's
+// last poll. They stay off for that time, too, after a poll that finds something, also the kernel's own after an interrupt: frames
+// that come behind one that is the kernel's, and so wakes no worker, wait. See dataplane.Yielder.
+func (p *Port) Yield() {
+	if !p.polls() || p.yielded != 0 {
+		return
+	}
+	fd := p.polled()
+	if p.prefer(fd, 0) {
+		p.yielded = fd + 1
+		p.received(p.syscall(unix.SYS_RECVFROM, fd))
+	}
+}
+
+// prefer sets SO_PREFER_BUSY_POLL.
+func (p *Port) prefer(fd, value int) bool {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, value); err != nil {
+		errno, _ := err.(unix.Errno)
+		_ = p.failed(errno)
+		return false
+	}
+	return true
 }
 
 func (p *Port) received(errno unix.Errno) {

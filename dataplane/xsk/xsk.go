@@ -254,8 +254,8 @@ func (s *Set) addPort(cfg Config, d *device, fd int, r *rings, flags bindFlags) 
 		if err := busyPoll(fd, cfg.BusyPoll); err != nil {
 			return err
 		}
-		p.pollMost = cfg.BusyPoll.most()
 	}
+	p.pollMost = cfg.BusyPoll.most()
 	p.txBudget = tune(fd, cfg.Ring, cfg.FrameSize)
 	p.hungry = true
 	p.refill(0)
