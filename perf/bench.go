@@ -108,7 +108,8 @@ func (b *bench) timing(n int) ([]Figure, error) {
 }
 
 // quietly repeats a run in which something was allocated. The runtime counts allocations of the whole process, other
-// goroutines' too: what the worker allocates itself comes again.
+// goroutines' too: what the worker allocates at packets or bursts comes again. (What it might do more rarely, the tests
+// that allow none in millions of packets would see.)
 func quietly(run func() ([]Figure, error)) (figures []Figure, err error) {
 	const tries = 5
 	for range tries {

@@ -208,8 +208,7 @@ func pathOptions(conf *config.Config) datapath.Options {
 			Idle: dataplane.IdlePolicy{Sleep: dir.Idle.Mode != "busy", Spin: dir.Idle.Spin},
 		},
 	}
-	// In copy mode a call that sends polls too, up to two budgets: as much as a burst takes, so that receive rings do not overflow.
-	switch poll := (xsk.BusyPoll{Microseconds: 20, Budget: dataplane.MaxBurst / 2}); dir.BusyPoll {
+	switch poll := (xsk.BusyPoll{Microseconds: 20, Budget: min(datapath.PollBudget, dir.Memory.Ring/2)}); dir.BusyPoll {
 	case "auto":
 		poll.IfKnown = true
 		fallthrough

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"xlvs/dataplane"
 	"xlvs/dataplane/xsk"
 )
 
@@ -12,46 +13,69 @@ const (
 	// deferFor is how long an interface's interrupts stay deferred after a poll. A worker that is held up for longer loses
 	// the device to the softirq for a moment, and with 200 µs that happened all the time on a machine that was not its own.
 	deferFor = time.Millisecond
+	// deferForLong is the time where nothing waits for it: where workers poll all of an interface's queues and never sleep. Each poll
+	// sets a timer, which costs as much as a few frames do where the timer is the next to end, and next to nothing behind the
+	// kernel's tick, every 4 ms on most.
+	deferForLong = 5 * time.Millisecond
 	// deferTimes is how many of these may pass without a frame before interrupts come back.
 	deferTimes = 1
-	// busySpin is how long a busy-polling worker finds nothing before it sleeps, at least: in every small gap
-	// the next frames would be left lying until interrupts come back.
-	busySpin = 2 * deferFor
+	// busySpin is how long a busy-polling worker finds nothing before it sleeps, at least: a small gap is not worth the
+	// system calls that give the device back to its interrupts and take it again.
+	busySpin = 2 * time.Millisecond
 )
+
+// PollBudget is xsk.BusyPoll's: a call brings up to two budgets, as many frames as a worker takes in one poll. In copy mode a call that
+// sends brings as many, so that receive rings do not overflow.
+const PollBudget = dataplane.BurstsPerPoll * dataplane.MaxBurst / 2
+
+// deferral returns for how long the interrupts of an interface with so many queues are deferred, of which so many are polled and so
+// many of these are known to be (xsk.Port.NAPI). Queues that are not polled are deferred as well, and so is what comes while
+// workers sleep.
+func deferral(queues, polled, known int, sleep bool) time.Duration {
+	if sleep || polled < queues || known < polled {
+		return deferFor
+	}
+	return deferForLong
+}
 
 // deferInterrupts sets up the interfaces on which ports busy-poll: as long as their workers do, no softirq of the
 // device runs, and what a flood brings beyond what a worker takes is dropped by the device at no cost. It returns whether
 // there are any. Interfaces get back what was set before by Close.
-func (d *Datapath) deferInterrupts() (some bool, err error) {
+func (d *Datapath) deferInterrupts(sleep bool) (some bool, err error) {
 	for k := range d.infos {
 		info := &d.infos[k]
-		if !d.busyPolls(info.Name) {
+		polled, known := d.busyPolls(info.Name)
+		if polled == 0 {
 			continue
 		}
 		some = true
+		wait := deferral(info.have, polled, known, sleep)
 		restore, err := xsk.SetAttributes(info.Name, []xsk.Attribute{
 			{File: "napi_defer_hard_irqs", Value: strconv.Itoa(deferTimes)},
-			{File: "gro_flush_timeout", Value: strconv.FormatInt(deferFor.Nanoseconds(), 10)},
+			{File: "gro_flush_timeout", Value: strconv.FormatInt(wait.Nanoseconds(), 10)},
 		})
 		if err != nil {
 			return some, fmt.Errorf("busy polling: %w; `busy_poll: off` does without", err)
 		}
 		d.restore = append(d.restore, restore)
-		info.Notes = append(info.Notes, fmt.Sprintf("busy polling: interrupts are deferred by %v", deferFor))
+		info.Notes = append(info.Notes, fmt.Sprintf("busy polling: interrupts are deferred by %v", wait))
 	}
 	return some, nil
 }
 
-// busyPolls reports whether a port of an interface does.
-func (d *Datapath) busyPolls(ifname string) bool {
+// busyPolls counts the ports of an interface that busy-poll, and those of them that know what they poll.
+func (d *Datapath) busyPolls(ifname string) (polled, known int) {
 	for _, set := range d.sets {
 		for _, p := range set.Ports {
 			if p.Name() == ifname && p.BusyPolls() {
-				return true
+				polled++
+				if p.NAPI() != 0 {
+					known++
+				}
 			}
 		}
 	}
-	return false
+	return polled, known
 }
 
 // PollThrough makes the port of a queue of an interface busy-poll its device by receive calls on fd. See xsk.Port.

@@ -4,14 +4,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane/xsk"
 )
 
-// deferral reads an interface's settings, by writing what is there already.
-func deferral(t *testing.T, name string, want ...string) {
+// deferred reads an interface's settings, by writing what is there already.
+func deferred(t *testing.T, name string, want ...string) {
 	t.Helper()
 	ifindex := 0
 	for _, link := range must1(xsk.Attributes(name, "ifindex", "napi_defer_hard_irqs", "gro_flush_timeout"))(t) {
@@ -58,8 +59,8 @@ func TestBusyPolling(t *testing.T) {
 			o.BusyPoll = c.poll
 			d, err := Open(o)
 			must(t, err)
-			deferral(t, a, c.want...)
-			deferral(t, b, c.want...)
+			deferred(t, a, c.want...)
+			deferred(t, b, c.want...)
 			on := c.poll.Microseconds > 0 && !c.poll.IfKnown
 			for _, p := range d.sets[0].Ports {
 				if p.BusyPolls() != on {
@@ -75,8 +76,26 @@ func TestBusyPolling(t *testing.T) {
 				t.Errorf("notes %q", notes)
 			}
 			must(t, d.Close())
-			deferral(t, a, before...)
-			deferral(t, b, before...)
+			deferred(t, a, before...)
+			deferred(t, b, before...)
 		})
+	}
+}
+
+// veth's queues are never known to be polled.
+func TestDeferral(t *testing.T) {
+	for _, c := range []struct {
+		queues, polled, known int
+		sleep                 bool
+		want                  time.Duration
+	}{
+		{2, 2, 2, false, deferForLong},
+		{2, 2, 2, true, deferFor},
+		{2, 1, 1, false, deferFor},
+		{2, 2, 1, false, deferFor},
+	} {
+		if got := deferral(c.queues, c.polled, c.known, c.sleep); got != c.want {
+			t.Errorf("%d queues, %d polled, %d of them known, sleep=%t: deferred for %v, want %v", c.queues, c.polled, c.known, c.sleep, got, c.want)
+		}
 	}
 }

@@ -112,7 +112,7 @@ func Open(o Options) (_ *Datapath, err error) {
 		}
 		o.Engine.Workers = append(o.Engine.Workers, wo)
 	}
-	busy, err := d.deferInterrupts()
+	busy, err := d.deferInterrupts(o.Engine.Idle.Sleep)
 	if err != nil {
 		return nil, err
 	}

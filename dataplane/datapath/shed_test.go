@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"xlvs/dataplane"
 	"xlvs/dataplane/frametest"
 	"xlvs/dataplane/packet"
 	"xlvs/dataplane/steer"
@@ -126,7 +127,7 @@ func (f *flooded) run(t *testing.T, ms, syns int) (opened, segments, shed uint64
 
 // TestFloodedDirector sends three times what the director takes, most of it SYNs.
 func TestFloodedDirector(t *testing.T) {
-	const syns, ms = 180, 200
+	const syns, ms = 3*dataplane.BurstsPerPoll*dataplane.MaxBurst - connections, 100
 	for _, noShed := range []bool{true, false} {
 		t.Run(fmt.Sprint("off=", noShed), func(t *testing.T) {
 			f := newFlooded(t, noShed)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/datapath"
@@ -20,6 +19,7 @@ import (
 type director struct {
 	polling
 	backends int
+	mode     table.Mode
 	path     *datapath.Datapath
 }
 
@@ -31,7 +31,7 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 			err = errors.Join(fmt.Errorf("director: %w", err), u.all())
 		}
 	}()
-	snap, err := snapshot(f.backends, 0, table.MAC(r.nextHop), table.MAC(r.own))
+	snap, err := snapshot(f.mode, f.backends, 0, table.MAC(r.nextHop), table.MAC(r.own))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 			CPUs:       []int{r.cores.forwarder}, Frames: socketFrames, FrameSize: 2048, Ring: f.ring, BusyPoll: f.xsk(),
 			Engine: dataplane.Options{
 				Flows: flowTable, Seed: "wire", EventRing: 8192,
-				Idle: dataplane.IdlePolicy{Sleep: true, Spin: 50 * time.Microsecond}, // as `xlvs run` by default
+				Idle: f.idle(),
 			},
 		})
 		return err
@@ -68,9 +68,9 @@ func (f *director) start(r *rig) (stop func() error, err error) {
 // flowTable is the entries of the director's flow table.
 const flowTable = 1 << 18
 
-// snapshot is one TCP service in DR mode, whose last drained backends take no new flows. All backends have one next hop, as
+// snapshot is one TCP service, whose last drained backends take no new flows. All backends have one next hop, as
 // behind a router.
-func snapshot(backends, drained int, nextHop, own table.MAC) (*table.Snapshot, error) {
+func snapshot(mode table.Mode, backends, drained int, nextHop, own table.MAC) (*table.Snapshot, error) {
 	var names []maglev.Backend
 	for i := range backends - drained {
 		names = append(names, maglev.Backend{Name: backendName(i), Weight: 1})
@@ -82,7 +82,7 @@ func snapshot(backends, drained int, nextHop, own table.MAC) (*table.Snapshot, e
 	s := &table.Snapshot{Generation: 1, Timeouts: flow.DefaultTimeouts(),
 		Ports: []table.Port{{Name: "eth0", MTU: 1500}, {Name: "eth1", MTU: 1500, MAC: own}}}
 	svc := table.Service{Live: true, Name: "web", Addr: packet.FromNetip(vip), Port: servicePort, Proto: packet.ProtoTCP,
-		Mode: table.DR, Slots: m.Slots()}
+		Mode: mode, Slots: m.Slots()}
 	for i := range backends {
 		s.Backends = append(s.Backends, table.Backend{Live: true, Ref: table.MakeRef(i, 0), Name: backendName(i),
 			Addr: packet.FromNetip(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), Port: servicePort,

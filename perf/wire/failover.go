@@ -77,7 +77,7 @@ func rebuilds(ctx context.Context, r *perf.Run) error {
 
 // measure streams frames of established flows through a director.
 func (c *rebuilding) measure(ctx context.Context, on cores, length time.Duration, f figures) (err error) {
-	d := &director{polling: polling{receive: busyPoll}, backends: rebuildBackends}
+	d := &director{polling: polling{receive: busyPoll}, backends: rebuildBackends, mode: table.DR}
 	b, err := newBench(ctx, on, d, load{flows: manyFlows, size: smallest})
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (f *director) exchange(ctx context.Context, r *rig, every time.Duration) (n
 			return n, nil
 		case <-tick.C:
 		}
-		s, err := snapshot(f.backends, n%2, table.MAC(r.nextHop), table.MAC(r.own))
+		s, err := snapshot(table.DR, f.backends, n%2, table.MAC(r.nextHop), table.MAC(r.own))
 		if err != nil {
 			return n, err
 		}

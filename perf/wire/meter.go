@@ -48,6 +48,7 @@ func (m *meter) look(now genState) {
 type window struct {
 	length                           time.Duration // 0: there were no two glances far enough apart
 	offered, forwarded               float64
+	made                             float64 // of what was offered, frames that there were; the rest met a full queue without being made
 	strangersOffered, strangersTaken float64 // the part of new clients in both
 	busy                             float64 // of the time, the forwarder's threads ran
 }
@@ -60,6 +61,7 @@ func (m *meter) window() (w window) {
 	rate := func(from, to uint64) float64 { return float64(to-from) / length.Seconds() }
 	return window{
 		length:           length,
+		made:             rate(m.first.sent.Seq, m.last.sent.Seq),
 		offered:          rate(m.first.sent.offered(), m.last.sent.offered()),
 		forwarded:        rate(m.first.seen.Count, m.last.seen.Count),
 		strangersOffered: rate(m.first.sent.strangers(), m.last.sent.strangers()),

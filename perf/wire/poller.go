@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"xlvs/dataplane/datapath"
 	"xlvs/dataplane/packet"
 	"xlvs/testenv"
 )
@@ -21,7 +22,7 @@ import (
 type poller struct{ fd int }
 
 const (
-	pollBudget   = 64
+	pollBudget   = datapath.PollBudget
 	pollerPort   = 9 // discard
 	pollerPrefix = 30
 )

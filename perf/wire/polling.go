@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"xlvs/dataplane"
 	"xlvs/dataplane/xsk"
 )
 
@@ -36,7 +37,7 @@ type polling struct {
 // Defaults. Scenario polling compares them with others.
 const (
 	deferTimes   = 1
-	deferFlush   = time.Millisecond
+	deferFlush   = 5 * time.Millisecond // as `xlvs run` with `idle.mode: busy`
 	socketRing   = 2048
 	socketFrames = 8192
 )
@@ -53,9 +54,15 @@ func (p *polling) defaults() {
 	}
 }
 
+// idle is what a forwarder does with nothing to do: it goes on looking where it drives the device itself (`idle.mode: busy`), and
+// sleeps after a while where the kernel does, on the same core maybe, as `xlvs run` by default.
+func (p *polling) idle() dataplane.IdlePolicy {
+	return dataplane.IdlePolicy{Sleep: p.receive != busyPoll, Spin: 50 * time.Microsecond}
+}
+
 func (p *polling) xsk() (b xsk.BusyPoll) {
 	if p.receive == busyPoll {
-		b = xsk.BusyPoll{Microseconds: 20, Budget: p.budget}
+		b = xsk.BusyPoll{Microseconds: 20, Budget: p.budget, IfKnown: true}
 	}
 	return b
 }

@@ -6,10 +6,12 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"xlvs/dataplane"
 	"xlvs/dataplane/table"
@@ -74,29 +76,42 @@ func (f *reflector) run(r *rig, set *xsk.Set) (halt func() error, err error) {
 		err := pin(0, r.cores.forwarder, highest)
 		pinned <- err
 		if err == nil {
-			reflect(set, eth, &end)
+			reflect(set, eth, f.idle(), &end)
 		}
 	})
 	return func() error { end.Store(true); wg.Wait(); return nil }, <-pinned
 }
 
 // reflect is the loop of dataplane's worker without its pipeline.
-func reflect(set *xsk.Set, eth [12]byte, end *atomic.Bool) {
+func reflect(set *xsk.Set, eth [12]byte, idle dataplane.IdlePolicy, end *atomic.Bool) {
 	var b [dataplane.MaxBurst]dataplane.Frame
+	var polls []unix.PollFd
+	for _, p := range set.Ports {
+		polls = append(polls, unix.PollFd{Fd: int32(p.FD()), Events: unix.POLLIN})
+	}
 	out := set.Ports[1]
-	for !end.Load() {
+	for busy := time.Now(); !end.Load(); {
+		now, total := time.Now(), 0
 		for _, p := range set.Ports {
-			n := p.Recv(b[:])
-			if n == 0 {
-				continue
+			for range dataplane.BurstsPerPoll {
+				n := p.Recv(b[:])
+				for _, f := range b[:n] {
+					copy(set.Memory.Bytes(f), eth[:])
+				}
+				out.Send(b[:n])
+				total += n
+				if n < len(b) {
+					break
+				}
 			}
-			for _, f := range b[:n] {
-				copy(set.Memory.Bytes(f), eth[:])
-			}
-			out.Send(b[:n])
 		}
 		for _, p := range set.Ports {
 			_ = p.Flush() // what goes wrong shows in the counters
+		}
+		if total > 0 {
+			busy = now
+		} else if idle.Sleep && now.Sub(busy) > idle.Spin {
+			_, _ = unix.Poll(polls, 100)
 		}
 	}
 }

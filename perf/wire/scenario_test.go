@@ -69,15 +69,16 @@ func want(t *testing.T, rows map[string][]perf.Row, metric string, n int, low, h
 	}
 }
 
-// TestWireScenario measures director and reflector. How much they forward is not this test's: other programs run.
+// TestWireScenario measures the director, also with NAT, and the reflector. How much they forward is not this test's: other programs run.
 func TestWireScenario(t *testing.T) {
 	rows := execute(t, wire, map[string]string{"receive": "busy-poll", "flows": fmt.Sprint(fewFlows), "size": fmt.Sprint(smallest)})
-	for _, metric := range []string{"flooded", "flood_offered"} {
-		want(t, rows, metric, 2, 1, 50e6)
+	for _, metric := range []string{"flooded", "flood_offered", "flood_made"} {
+		want(t, rows, metric, 3, 1, 50e6)
 	}
-	want(t, rows, "no_loss", 2, 0, 50e6)
+	want(t, rows, "flooded_busy", 3, 0.01, 1.1)
+	want(t, rows, "no_loss", 3, 0, 50e6)
 	for _, r := range rows["flooded"] {
-		if name := r.Params["forwarder"]; name != "director" && name != "reflector" {
+		if name := r.Params["forwarder"]; name != "director" && name != "director_nat" && name != "reflector" {
 			t.Errorf("%v was measured too", name)
 		}
 	}

@@ -162,6 +162,8 @@ func (b *bench) sample(ctx context.Context, e effort, rate float64, m mix, flood
 		return perf.Median(values)
 	}
 	s.offered = median(func(w window) float64 { return w.offered })
+	s.made = median(func(w window) float64 { return w.made })
+	s.busy = median(func(w window) float64 { return w.busy })
 	s.forwarded = median(func(w window) float64 { return w.forwarded })
 	s.strangersOffered = median(func(w window) float64 { return w.strangersOffered })
 	s.strangersTaken = median(func(w window) float64 { return w.strangersTaken })

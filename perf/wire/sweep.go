@@ -51,8 +51,8 @@ func settings() (all []*setting) {
 		all = append(all, s)
 	}
 	add("director", newDirector, false, func(*polling) {})
-	for _, flush := range []time.Duration{50 * time.Microsecond, 200 * time.Microsecond, 5 * time.Millisecond} {
-		add("director", newDirector, flush > 50*time.Microsecond, func(p *polling) { p.flush = flush })
+	for _, flush := range []time.Duration{50 * time.Microsecond, 200 * time.Microsecond, time.Millisecond} {
+		add("director", newDirector, flush == 200*time.Microsecond, func(p *polling) { p.flush = flush })
 	}
 	for _, budget := range []int{8, 16, 256} {
 		add("director", newDirector, budget != 16, func(p *polling) { p.budget = budget })

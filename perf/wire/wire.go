@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 
+	"xlvs/dataplane/table"
 	"xlvs/perf"
 )
 
@@ -74,21 +75,27 @@ func (s *subject) load() load {
 
 const (
 	fewFlows  = 1000
+	someFlows = 10_000
 	manyFlows = 100_000
 	smallest  = 64
 )
 
-func newDirector(p polling) forwarder  { return &director{polling: p, backends: 8} }
-func newReflector(p polling) forwarder { return &reflector{p} }
-func newRouter(p polling) forwarder    { return &router{polling: p} }
-func newNFT(p polling) forwarder       { return &router{polling: p, dnat: true} }
-func newXDP(p polling) forwarder       { return &xdpForwarder{polling: p} }
-func newXDPTX(p polling) forwarder     { return &xdpForwarder{polling: p, back: true} }
+func newDirector(p polling) forwarder    { return &director{polling: p, backends: 8, mode: table.DR} }
+func newDirectorNAT(p polling) forwarder { return &director{polling: p, backends: 8, mode: table.NAT} }
+func newReflector(p polling) forwarder   { return &reflector{p} }
+func newRouter(p polling) forwarder      { return &router{polling: p} }
+func newNFT(p polling) forwarder         { return &router{polling: p, dnat: true} }
+func newXDP(p polling) forwarder         { return &xdpForwarder{polling: p} }
+func newXDPTX(p polling) forwarder       { return &xdpForwarder{polling: p, back: true} }
 
 // subjects are all that the scenario compares.
 func subjects() []subject {
-	few, many := subject{flows: fewFlows, size: smallest}, subject{flows: manyFlows, size: smallest}
+	few, some, many := subject{flows: fewFlows, size: smallest}, subject{flows: someFlows, size: smallest}, subject{flows: manyFlows, size: smallest}
 	director := func(s subject, r receive) subject { s.name, s.make, s.receive = "director", newDirector, r; return s }
+	nat := func(s subject, r receive) subject {
+		s.name, s.make, s.receive = "director_nat", newDirectorNAT, r
+		return s
+	}
 	reflector := func(s subject, r receive) subject { s.name, s.make, s.receive = "reflector", newReflector, r; return s }
 	router := func(s subject, r receive) subject { s.name, s.make, s.receive = "ip_forward", newRouter, r; return s }
 	nft := func(s subject, r receive) subject {
@@ -105,7 +112,7 @@ func subjects() []subject {
 		router(few, thread), nft(few, thread), xdp(few, thread), tx(few, thread), director(few, sender),
 	}
 	rare := []subject{
-		director(few, thread), reflector(few, thread), router(many, thread), nft(many, thread),
+		director(some, busyPoll), nft(some, thread), nat(few, busyPoll), nat(many, busyPoll), director(few, thread), reflector(few, thread), router(many, thread), nft(many, thread),
 		reflector(few, sender), director(many, sender), router(few, sender), nft(few, sender), xdp(few, sender), tx(few, sender),
 	}
 	for _, size := range []int{512, 1500} {
@@ -166,9 +173,9 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	if err != nil {
 		return err
 	}
-	f["flooded"], f["flood_offered"] = flooded.forwarded, flooded.offered
+	f["flooded"], f["flood_offered"], f["flood_made"] = flooded.forwarded, flooded.offered, flooded.made
 	if s.receive != sender { // whose core does a part of the work then, which no clock tells from its own
-		f["flooded_per_cpu"] = flooded.perCPU
+		f["flooded_per_cpu"], f["flooded_busy"] = flooded.perCPU, flooded.busy
 	}
 	// Who carries nothing without loss has kept nothing of it.
 	f["flooded_of_no_loss"] = 0
