@@ -6,6 +6,7 @@ package offline
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"xlvs/control"
@@ -158,8 +159,13 @@ func (d *Director) Advance(at time.Duration) {
 	if at <= d.at {
 		return
 	}
-	d.now += uint32(min(at/time.Millisecond-d.at/time.Millisecond, maxJump/time.Millisecond))
+	d.tick(at/time.Millisecond - d.at/time.Millisecond)
 	d.at = at
+}
+
+// tick moves the worker's clock on.
+func (d *Director) tick(milliseconds time.Duration) {
+	d.now += uint32(min(milliseconds, maxJump/time.Millisecond))
 	if d.now-d.swept >= sweepEvery || d.exact {
 		d.engine.Expire(0, d.now)
 		d.swept = d.now
@@ -178,9 +184,12 @@ func (d *Director) idle() {
 
 // Drain lets time go by until nothing waits for another frame any more. The clock goes on with it.
 func (d *Director) Drain() {
-	if len(d.waiting) > 0 {
-		d.Advance(d.at + (dataplane.HoldTimeout+1)*time.Millisecond)
+	if len(d.waiting) == 0 {
+		return
 	}
+	const past = dataplane.HoldTimeout + 1
+	d.tick(past)
+	d.at += min(past*time.Millisecond, math.MaxInt64-d.at) // after a capture with a time centuries away there may be no later one
 }
 
 // Settled returns what became, since the last call, of frames that had waited.
