@@ -208,7 +208,7 @@ func judge(t *testing.T, in, out []byte, ownError bool) {
 		}
 		ip = ip.Inner
 	}
-	if was.VLAN != is.VLAN || len(ip.Body) != len(was.IP.Body) || len(ip.Header) != len(was.IP.Header) {
+	if was.VLAN != is.VLAN || was.Inner != is.Inner || len(ip.Body) != len(was.IP.Body) || len(ip.Header) != len(was.IP.Header) {
 		t.Fatalf("the packet's shape changed:\n in % x\nout % x", in, out)
 	}
 	if ip.Proto == 6 || ip.Proto == 17 {

@@ -155,7 +155,7 @@ type Reliever interface {
 type Yielder interface {
 	Port
 	// Yield hands the device back to its interrupts, so that the next frame makes FD readable without delay. The worker calls it
-	// before it sleeps; Recv takes the device over again.
+	// before it sleeps; Recv takes the device over again when it finds nothing more.
 	Yield()
 }
 

@@ -208,7 +208,7 @@ func pathOptions(conf *config.Config) datapath.Options {
 			Idle: dataplane.IdlePolicy{Sleep: dir.Idle.Mode != "busy", Spin: dir.Idle.Spin},
 		},
 	}
-	switch poll := (xsk.BusyPoll{Microseconds: 20, Budget: min(datapath.PollBudget, dir.Memory.Ring/2)}); dir.BusyPoll {
+	switch poll := (xsk.BusyPoll{Microseconds: 20, Budget: datapath.PollBudget}); dir.BusyPoll {
 	case "auto":
 		poll.IfKnown = true
 		fallthrough

@@ -64,6 +64,7 @@ type Datapath struct {
 	attached []*steer.Attachment
 	noShed   bool
 	restore  []func() error // gives interfaces their settings back
+	sleep    bool           // workers may
 	meters   [][]byte       // mappings that the workers' ports use
 }
 
@@ -112,7 +113,8 @@ func Open(o Options) (_ *Datapath, err error) {
 		}
 		o.Engine.Workers = append(o.Engine.Workers, wo)
 	}
-	busy, err := d.deferInterrupts(o.Engine.Idle.Sleep)
+	d.sleep = o.Engine.Idle.Sleep
+	busy, err := d.deferInterrupts()
 	if err != nil {
 		return nil, err
 	}
@@ -263,6 +265,9 @@ func (d *Datapath) Attach() error {
 			info.Notes = append(info.Notes, err.Error())
 		}
 		if err := d.keepToServed(info); err != nil {
+			return err
+		}
+		if err := d.deferLonger(info); err != nil {
 			return err
 		}
 		if err := d.connect(a, info); err != nil {

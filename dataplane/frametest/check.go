@@ -54,6 +54,7 @@ func (p *IP) Ports() (src, dst uint16) {
 type Frame struct {
 	Dst, Src [6]byte
 	VLAN     int // -1: no tag
+	Inner    int // of the second tag; -1: there is none
 	IP       IP
 }
 
@@ -63,15 +64,17 @@ func Decode(b []byte) (*Frame, error) {
 	if len(b) < 14 {
 		return nil, fmt.Errorf("%d bytes are no Ethernet frame", len(b))
 	}
-	f := &Frame{Dst: [6]byte(b), Src: [6]byte(b[6:]), VLAN: -1}
+	f := &Frame{Dst: [6]byte(b), Src: [6]byte(b[6:]), VLAN: -1, Inner: -1}
 	t, rest := binary.BigEndian.Uint16(b[12:]), b[14:]
 	for tags := 0; tags < 2 && (t == 0x8100 || t == 0x88a8); tags++ {
 		if len(rest) < 4 {
 			return nil, fmt.Errorf("VLAN tag cut off")
 		}
-		if f.VLAN < 0 {
-			f.VLAN = int(binary.BigEndian.Uint16(rest) & 0xfff)
+		vlan := &f.VLAN
+		if tags == 1 {
+			vlan = &f.Inner
 		}
+		*vlan = int(binary.BigEndian.Uint16(rest) & 0xfff)
 		t, rest = binary.BigEndian.Uint16(rest[2:]), rest[4:]
 	}
 	switch t {

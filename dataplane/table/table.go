@@ -1,6 +1,6 @@
 // Package table holds the snapshot: all that a worker needs to know of virtual services,
 // backends and next hops, immutable from the moment it is published. The control loop builds
-// one with New; workers read it with one atomic load a burst.
+// one with New; workers read it with one atomic load a poll.
 package table
 
 import (

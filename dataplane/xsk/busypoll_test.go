@@ -113,9 +113,11 @@ func (l *lab) datagrams() (fd int) {
 		return id != 0
 	})
 	for b := make([]byte, 1); ; { // a receive call that finds something does not poll
-		if _, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); err == unix.EAGAIN {
+		_, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
+		if err == unix.EAGAIN {
 			return fd
 		}
+		must(l.t, err)
 	}
 }
 
@@ -216,8 +218,43 @@ func TestYieldTakenBack(t *testing.T) {
 	must(t, unix.Close(pair[0]))
 	var b [1]dataplane.Frame
 	p.Recv(b[:])
-	if err := p.FirstError(); err != nil {
-		t.Error(err)
+	if st := p.Stats(); st.Errors != 0 {
+		t.Errorf("counters %+v, first error %v", st, p.FirstError())
+	}
+
+	// Its own is, even if another has taken its place when it polls next.
+	prefers := func(want int) {
+		t.Helper()
+		got, err := unix.GetsockoptInt(p.FD(), unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL)
+		if must(t, err); got != want {
+			t.Errorf("SO_PREFER_BUSY_POLL of the port's socket is %d, want %d", got, want)
+		}
+	}
+	prefers(1)
+	p.Yield()
+	prefers(0)
+	p.PollThrough(pair[1])
+	p.Recv(b[:])
+	prefers(1)
+}
+
+// A link that is down makes every poll fail: Yield adds nothing to what Recv and Flush say of it.
+func TestYieldOnLinkDown(t *testing.T) {
+	l := newLab(t, 1, 1)
+	s := l.open(Config{Ports: l.ports(1), BusyPoll: BusyPoll{Microseconds: 20}})
+	p := s.Ports[0]
+	must(t, netlink.LinkSetDown(l.links[0]))
+	p.Yield()
+	if st := p.Stats(); st.Errors != 0 || p.FirstError() != nil {
+		t.Errorf("counters %+v, first error %v", st, p.FirstError())
+	}
+}
+
+func TestBudgetWithin(t *testing.T) {
+	for _, c := range []struct{ budget, frames, want int }{{64, 2048, 64}, {64, 64, 32}, {64, 2 * txBatch, txBatch}, {0, 64, 0}} {
+		if got := (BusyPoll{Budget: c.budget}).within(c.frames).Budget; got != c.want {
+			t.Errorf("a budget of %d where a call may bring %d frames becomes %d, want %d", c.budget, c.frames, got, c.want)
+		}
 	}
 }
 

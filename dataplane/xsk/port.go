@@ -60,9 +60,9 @@ const reclaimAfter = 256
 // See dataplane.Port.
 func (p *Port) Recv(b []dataplane.Frame) int {
 	index, n := p.rx.peek(uint32(len(b)))
-	if p.polls() {
+	if fd, ok := p.polls(); ok {
 		if p.unpolled += n; n == 0 || p.unpolled >= reclaimAfter {
-			p.pollNAPI()
+			p.pollNAPI(fd)
 			if n == 0 {
 				index, n = p.rx.peek(uint32(len(b)))
 			}
@@ -136,7 +136,8 @@ func (p *Port) refill(received uint32) {
 	}
 }
 
-// Send puts b on the TX ring; Flush wakes the kernel for it. See dataplane.Port.
+// Send puts b on the TX ring; Flush wakes the kernel for it. Where the ring has no room, what was sent since the last Flush is
+// flushed first. See dataplane.Port.
 func (p *Port) Send(b []dataplane.Frame) int {
 	index, room := p.tx.reserve(uint32(len(b)))
 	if room < uint32(len(b)) && p.queued > 0 {
@@ -202,17 +203,18 @@ func (p *Port) NAPI() int {
 }
 
 // BusyPolls reports whether the port polls its device itself.
-func (p *Port) BusyPolls() bool { return p.polls() }
+func (p *Port) BusyPolls() bool {
+	_, ok := p.polls()
+	return ok
+}
 
 // PollThrough makes a port opened with BusyPoll poll its device by receive calls on fd instead of its own socket, for
-// drivers that do not tell AF_XDP sockets the queue's NAPI; also one with IfKnown, which then polls where it would not by itself. fd
-// is a datagram socket that does not block, has received something through the queue, and has SO_PREFER_BUSY_POLL, SO_BUSY_POLL
-// and SO_BUSY_POLL_BUDGET set. It stays the caller's and must outlive the port, or be taken back with -1. Any goroutine may
-// call it.
+// drivers that do not tell AF_XDP sockets the queue's NAPI; also one with IfKnown, which then polls where it would not by itself: its
+// interface's interrupts are the caller's to defer. fd is a datagram socket that does not block, has received something
+// through the queue, and has SO_PREFER_BUSY_POLL, SO_BUSY_POLL and the port's SO_BUSY_POLL_BUDGET set. Yield clears the first of these for
+// a while, and for good if another takes fd's place meanwhile. fd stays the caller's: it may be closed when the worker has ended, or has
+// polled after fd was taken back with -1. Any goroutine may call PollThrough.
 func (p *Port) PollThrough(fd int) { p.pollFD.Store(int32(fd) + 1) }
-
-// polls reports whether Recv polls the device.
-func (p *Port) polls() bool { return p.busyPoll || p.pollFD.Load() != 0 }
 
 // TXBudget returns how many frames one wake-up may send in copy mode.
 func (p *Port) TXBudget() int { return p.txBudget }

@@ -94,7 +94,7 @@ func (p *Port) pressure() pressure {
 		return rising
 	case polls > 0 && drained*shedDrained <= polls:
 		return rising
-	case waiting > p.ringSize/shedBelow || p.polls() && polls == 0:
+	case waiting > p.ringSize/shedBelow || p.BusyPolls() && polls == 0:
 		return steady
 	}
 	return calm

@@ -11,7 +11,7 @@ const txBatch = 16
 const reclaimFrames = 256
 
 // Flush wakes the kernel for what Send queued and takes back the chunks of frames
-// that have left. See dataplane.Port. An error is a *WakeError; the queued frames stay
+// that have left, now and then. See dataplane.Port. An error is a *WakeError; the queued frames stay
 // queued, and the next Flush tries again.
 func (p *Port) Flush() error {
 	if p.inFlight == 0 {
@@ -80,11 +80,11 @@ func (p *Port) wakeRX() {
 	p.received(p.syscall(unix.SYS_RECVFROM, p.fd))
 }
 
-// pollNAPI runs the device's NAPI once: the kernel takes up to two budgets of frames from it (napi_busy_loop, busy_poll_stop).
-func (p *Port) pollNAPI() {
+// pollNAPI runs the device's NAPI once, through fd: the kernel takes up to two budgets of frames from it (napi_busy_loop,
+// busy_poll_stop).
+func (p *Port) pollNAPI(fd int) {
 	p.unpolled = 0
-	fd := p.polled()
-	if p.yielded != fd+1 || p.prefer(fd, 1) {
+	if y := p.yielded - 1; y >= 0 && (y != fd && y != p.fd || p.prefer(y, 1)) { // others' are not the port's to touch any more
 		p.yielded = 0
 	}
 	before := p.shed.counted()
@@ -92,12 +92,12 @@ func (p *Port) pollNAPI() {
 	p.shed.polled(before, p.pollMost)
 }
 
-// polled returns the socket whose receive calls poll the device.
-func (p *Port) polled() int {
+// polls returns the socket whose receive calls poll the device, and whether Recv makes them.
+func (p *Port) polls() (fd int, ok bool) {
 	if fd := int(p.pollFD.Load()) - 1; fd >= 0 {
-		return fd
+		return fd, true
 	}
-	return p.fd
+	return p.fd, p.busyPoll
 }
 
 // Yield polls the device once more, this time without keeping its interrupts off: a poll that finds nothing and does not
@@ -105,24 +105,19 @@ func (p *Port) polled() int {
 // last poll. They stay off for that time, too, after a poll that finds something, also the kernel's own after an interrupt: frames
 // that come behind one that is the kernel's, and so wakes no worker, wait. See dataplane.Yielder.
 func (p *Port) Yield() {
-	if !p.polls() || p.yielded != 0 {
-		return
-	}
-	fd := p.polled()
-	if p.prefer(fd, 0) {
+	if fd, ok := p.polls(); ok && p.yielded == 0 && p.prefer(fd, 0) {
 		p.yielded = fd + 1
-		p.received(p.syscall(unix.SYS_RECVFROM, fd))
+		p.syscall(unix.SYS_RECVFROM, fd) // an error that lasts comes back at the next poll
 	}
 }
 
 // prefer sets SO_PREFER_BUSY_POLL.
 func (p *Port) prefer(fd, value int) bool {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, value); err != nil {
-		errno, _ := err.(unix.Errno)
-		_ = p.failed(errno)
-		return false
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, value)
+	if err != nil {
+		p.count.errors.Add(1)
 	}
-	return true
+	return err == nil
 }
 
 func (p *Port) received(errno unix.Errno) {

@@ -36,12 +36,21 @@ type Options struct {
 // The zero value is off.
 type BusyPoll struct {
 	Microseconds int // SO_BUSY_POLL; 20 is usual
-	Budget       int // frames a poll; 64 is usual, 0: the kernel's default
+	// Budget is SO_BUSY_POLL_BUDGET, half of what a call brings; 64 is usual, 0: the kernel's default, 8. Calls that send
+	// bring frames in copy mode, too: where they send no more than a few, before Linux 6.17, the budget is no more than that.
+	Budget int
 	// IfKnown leaves it off on queues whose NAPI the socket does not know when it is bound. See Port.NAPI.
 	IfKnown bool
 }
 
 func (b BusyPoll) on() bool { return b.Microseconds > 0 }
+
+// within bounds what a call brings: by the receive ring, and in copy mode by what a call sends, because it brings as much, and the
+// ring of a port that both receives and sends would overflow.
+func (b BusyPoll) within(frames int) BusyPoll {
+	b.Budget = min(b.Budget, frames/2)
+	return b
+}
 
 // most is how many frames a poll takes from the device at most: two budgets (napi_busy_loop, busy_poll_stop), of
 // BUSY_POLL_BUDGET frames unless told otherwise.
@@ -250,13 +259,17 @@ func (s *Set) addPort(cfg Config, d *device, fd int, r *rings, flags bindFlags) 
 		return failed("asking for the mode", err)
 	}
 	p.zeroCopy = options&unix.XDP_OPTIONS_ZEROCOPY != 0
-	if p.busyPoll = cfg.BusyPoll.on() && (!cfg.BusyPoll.IfKnown || p.NAPI() != 0); p.busyPoll {
-		if err := busyPoll(fd, cfg.BusyPoll); err != nil {
+	p.txBudget = tune(fd, cfg.Ring, cfg.FrameSize)
+	poll := cfg.BusyPoll.within(cfg.Ring)
+	if !p.zeroCopy && p.txBudget == txBatch {
+		poll = poll.within(2 * txBatch)
+	}
+	if p.busyPoll = poll.on() && (!poll.IfKnown || p.NAPI() != 0); p.busyPoll {
+		if err := busyPoll(fd, poll); err != nil {
 			return err
 		}
 	}
-	p.pollMost = cfg.BusyPoll.most()
-	p.txBudget = tune(fd, cfg.Ring, cfg.FrameSize)
+	p.pollMost = poll.most()
 	p.hungry = true
 	p.refill(0)
 	return nil

@@ -15,7 +15,7 @@ import (
 	"xlvs/maglev"
 )
 
-// A director is the real data plane, with a snapshot that does not change, in DR mode.
+// A director is the real data plane, with a snapshot that does not change.
 type director struct {
 	polling
 	backends int

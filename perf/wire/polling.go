@@ -29,7 +29,7 @@ func (r receive) core() string {
 type polling struct {
 	receive receive
 	flush   time.Duration // interrupts stay deferred for so long after a poll
-	budget  int           // frames a poll
+	budget  int           // half of the frames that a call takes in
 	ring    int           // slots
 	always  bool          // no need_wakeup
 }

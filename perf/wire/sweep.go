@@ -17,11 +17,11 @@ var sweep = perf.Scenario{
 	Plots: []perf.Plot{
 		{Title: "By deferral of interrupts", Note: "For so long after a poll, the softirq leaves the queue to the worker.", Metric: []string{"no_loss", "flooded"},
 			Where: map[string]any{"budget": pollBudget, "ring": socketRing, "wake": "needed"}, X: "flush_us", Series: []string{"forwarder"}, LogX: true},
-		{Title: "By batch", Note: "Frames that one system call takes in.", Metric: []string{"no_loss", "flooded"},
+		{Title: "By batch", Note: "Half the frames that one system call takes in.", Metric: []string{"no_loss", "flooded"},
 			Where: map[string]any{"flush_us": int(deferFlush.Microseconds()), "ring": socketRing, "wake": "needed"}, X: "budget", Series: []string{"forwarder"}, LogX: true},
 		{Title: "By ring", Metric: []string{"no_loss", "flooded"},
 			Where: map[string]any{"flush_us": int(deferFlush.Microseconds()), "budget": pollBudget, "wake": "needed"}, X: "ring", Series: []string{"forwarder"}, LogX: true},
-		{Title: "By wake-up", Note: "When the kernel is told of frames to send: if its flag asks for it, or after every burst.", Metric: []string{"no_loss", "flooded"},
+		{Title: "By wake-up", Note: "When the kernel is told of frames to send: if its flag asks for it, or after every poll, of up to two bursts.", Metric: []string{"no_loss", "flooded"},
 			Where: map[string]any{"flush_us": int(deferFlush.Microseconds()), "budget": pollBudget, "ring": socketRing, "forwarder": "reflector"}, X: "wake"},
 	},
 }
