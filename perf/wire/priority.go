@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -24,8 +25,14 @@ type cores struct {
 // it little, and all forwarders alike.
 const highest = -20
 
+// spinners are the threads that keep a processor of the Go runtime as long as an experiment lasts: the forwarder's, and the generator's,
+// which is in one system call for all of a trial. With too few processors, a worker that the runtime preempts, as it does each 10 ms,
+// waits until that call's is taken away.
+const spinners = 2
+
 // claimCores moves this process to every allowed core but the last, which becomes the forwarder's own as it is a worker's by
-// default, and raises its priority. restore puts affinity and priority of every thread back to what they were.
+// default, raises its priority, and gives its runtime processors enough. restore puts affinity and priority of every thread, and the
+// number of processors, back to what they were.
 func claimCores() (c cores, restore func() error, err error) {
 	allowed, err := dataplane.AllowedCPUs()
 	if err != nil {
@@ -48,7 +55,11 @@ func claimCores() (c cores, restore func() error, err error) {
 		return c, nil, errors.Join(err, moveThreads(&all, nice))
 	}
 	lower := favourSession()
-	return c, func() error { return errors.Join(moveThreads(&all, nice), lower()) }, nil
+	processors := runtime.GOMAXPROCS(dataplane.Processors(spinners))
+	return c, func() error {
+		runtime.GOMAXPROCS(processors)
+		return errors.Join(moveThreads(&all, nice), lower())
+	}, nil
 }
 
 // lend has f run on the forwarder's core, and with it the programs that f starts, which stay there.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"runtime"
 	"os"
 	"os/exec"
 	"syscall"
@@ -64,9 +65,13 @@ func TestClaimCores(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	processors := runtime.GOMAXPROCS(0)
 	c, restore, err := claimCores()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n := runtime.GOMAXPROCS(0); n <= spinners {
+		t.Errorf("the forwarder and the generator hold all of the runtime's %d processors", n)
 	}
 	if err := unix.SchedGetaffinity(0, &during); err != nil || during.IsSet(c.forwarder) || !during.IsSet(c.station) {
 		t.Errorf("the process may run on the forwarder's core %d, %v", c.forwarder, err)
@@ -84,6 +89,9 @@ func TestClaimCores(t *testing.T) {
 	}
 	if err := restore(); err != nil {
 		t.Error(err)
+	}
+	if n := runtime.GOMAXPROCS(0); n != processors {
+		t.Errorf("the runtime has %d processors, had %d", n, processors)
 	}
 	if err := unix.SchedGetaffinity(0, &after); err != nil || after != before {
 		t.Errorf("the cores are not what they were, %v", err)

@@ -60,7 +60,8 @@ func (e *effort) params() map[string]any {
 }
 
 // noLoss returns the highest rate that is found to be carried without loss, as it was really offered; 0: there is none. From
-// the rate that the search found, it goes down in growing steps until one is confirmed, and halves what lies between.
+// the rate that the search found, it goes down in growing steps until one is confirmed, and halves what lies between. A generator
+// that is near its end offers less than it is asked for: what counts in the search is what it was asked for.
 func (b *bench) noLoss(ctx context.Context, e effort) (best float64, err error) {
 	high, err := b.search(ctx, e)
 	if err != nil {
@@ -90,9 +91,9 @@ func (b *bench) noLoss(ctx context.Context, e effort) (best float64, err error) 
 	return best, nil
 }
 
-// search goes up in steps until a rate is too high, then halves what lies between.
-func (b *bench) search(ctx context.Context, e effort) (best float64, err error) {
-	low, high := 0.0, 0.0
+// search goes up in steps until a rate is too high, then halves what lies between. It returns the highest that was not.
+func (b *bench) search(ctx context.Context, e effort) (low float64, err error) {
+	high := 0.0
 	for rate := float64(lowest); high == 0 || high-low > e.resolution*high; {
 		ok, offered, err := b.carries(ctx, trial{rate: rate, length: e.length}, e.attempts)
 		if err != nil {
@@ -100,9 +101,9 @@ func (b *bench) search(ctx context.Context, e effort) (best float64, err error) 
 		}
 		switch {
 		case ok && offered < outOfBreath*rate:
-			return max(best, offered), nil
+			return rate, nil
 		case ok:
-			low, best = rate, max(best, offered)
+			low = rate
 		default:
 			high = rate
 		}
@@ -113,7 +114,7 @@ func (b *bench) search(ctx context.Context, e effort) (best float64, err error) 
 			return 0, nil
 		}
 	}
-	return best, nil
+	return low, nil
 }
 
 // carries tries a rate up to attempts times: to see it carried with no more than the tolerated loss, and offered in full.

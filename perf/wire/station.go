@@ -128,9 +128,9 @@ const (
 	mostWait   = time.Microsecond
 	strictWait = 100 * time.Nanosecond
 
-	// fullFor is how long a queue that was full counts as full. A forwarder takes 5 to 10 frames of 256 from it in that time, and one that
+	// fullFor is how long a queue that was full counts as full. A forwarder takes 10 to 20 frames of 256 from it in that time, and one that
 	// polls 64 at a time does not find it empty.
-	fullFor = 5 * time.Microsecond
+	fullFor = 10 * time.Microsecond
 	// floodSlack is how late a flood's frames may be: it makes up for what the sink took of the core's time.
 	floodSlack = time.Millisecond
 )
