@@ -1,9 +1,9 @@
 package wire
 
 import (
-	"runtime"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 

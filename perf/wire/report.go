@@ -40,7 +40,7 @@ func report(r *perf.Run, s *subject, e *effort, h history) {
 	h.record(r, with(flooded), metric{"flooded_of_no_loss", "ratio"}, metric{"offered_of_no_loss", "ratio"})
 	mixed := map[string]any{"syn_share": float64(flood.syns) / float64(flood.cycle)}
 	h.record(r, with(mixed), metric{"established_forwarded", "packets/s"}, metric{"established_offered", "packets/s"},
-		metric{"syn_forwarded", "packets/s"}, metric{"syn_offered", "packets/s"})
+		metric{"established_made", "packets/s"}, metric{"established_of_made", "ratio"}, metric{"syn_forwarded", "packets/s"}, metric{"syn_offered", "packets/s"})
 	maps.Copy(mixed, e.params())
 	h.record(r, with(mixed), metric{"established_of_no_loss", "ratio"})
 }

@@ -76,6 +76,7 @@ func TestWireScenario(t *testing.T) {
 		want(t, rows, metric, 3, 1, 50e6)
 	}
 	want(t, rows, "flooded_busy", 3, 0.01, 1.1)
+	want(t, rows, "established_of_made", 3, 0, 1.3)
 	want(t, rows, "no_loss", 3, 0, 50e6)
 	for _, r := range rows["flooded"] {
 		if name := r.Params["forwarder"]; name != "director" && name != "director_nat" && name != "reflector" {

@@ -91,6 +91,9 @@ type trial struct {
 // A mix puts frames of new clients between those of the flows: syns of each cycle frames.
 type mix struct{ syns, cycle uint32 }
 
+// others is the part of the frames that are of the flows.
+func (m mix) others() float64 { return 1 - float64(m.syns)/float64(m.cycle) }
+
 // An outcome is what became of a trial.
 type outcome struct {
 	sent, received uint64

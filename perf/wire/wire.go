@@ -192,6 +192,10 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	}
 	f["established_forwarded"], f["established_offered"] = mixed.forwarded-mixed.strangersTaken, mixed.offered-mixed.strangersOffered
 	f["syn_forwarded"], f["syn_offered"] = mixed.strangersTaken, mixed.strangersOffered
+	f["established_made"] = mixed.made * flood.others()
+	if f["established_made"] > 0 {
+		f["established_of_made"] = f["established_forwarded"] / f["established_made"]
+	}
 	f["established_of_no_loss"] = 0
 	if best > 0 {
 		f["established_of_no_loss"] = f["established_forwarded"] / best
