@@ -127,7 +127,7 @@ func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (
 		}
 		f := w.got[percent].round(round)
 		f["loss"], f["offered"] = o.lost(), o.offered()
-		if o.offered() < onSchedule*rate {
+		if o.elapsed.Seconds()-float64(o.sent)/rate > onSchedule.Seconds() {
 			f["behind"] = 1
 			continue
 		}
@@ -138,9 +138,9 @@ func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (
 	return nil
 }
 
-// onSchedule is the part of a rate that is offered at least by a generator that keeps to its schedule. It makes up for what it was held
-// up for, but not at the very end.
-const onSchedule = 0.99
+// onSchedule is how late a generator that keeps to its schedule may be at the end: it makes up for what it was held up for, but not at the
+// very end.
+const onSchedule = 2 * time.Millisecond
 
 var quantiles = []struct {
 	name    string
