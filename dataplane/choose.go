@@ -31,6 +31,36 @@ func (p *pipeline) choose(svc *table.Service, in, i int) *table.Backend {
 	return p.snap.Pick(svc, p.hash[i])
 }
 
+// touchReplies loads the buckets that the replies of the burst's new NAT flows will be found in. Which they are depends on the backends, which are
+// picked twice for it: that costs less than a miss of the cache that waits for no other. Of a service that remembers clients, the backend
+// is not known so early.
+func (p *pipeline) touchReplies(packets int) (sink uint64) {
+	n := 0
+	for i := range packets {
+		pkt := &p.pkt[i]
+		if p.cand[i] != 0 || pkt.Kind > packet.KindUDP {
+			continue
+		}
+		slot := p.snap.Lookup(pkt.Dst, pkt.Ports.Dst(), pkt.Proto)
+		if slot < 0 {
+			continue
+		}
+		svc := &p.snap.Services[slot]
+		if svc.Mode != table.NAT || svc.Persist != 0 {
+			continue
+		}
+		h := p.hash[i]
+		if svc.BySource {
+			h = sourceHash(&p.hasher, svc, pkt.Src)
+		}
+		if be := p.snap.Pick(svc, h); be != nil {
+			p.back[n] = p.flows.ReplyHash(pkt.Src, pkt.Ports, pkt.Proto, be)
+			n++
+		}
+	}
+	return p.flows.TouchReplies(p.back[:n])
+}
+
 // sourceHash depends on the masked client address alone, so that services with the same backends and table size agree.
 func sourceHash(h *packet.Hasher, svc *table.Service, client packet.Addr) uint64 {
 	return h.Tuple(svc.Masked(client), packet.Addr{}, 0, 0)

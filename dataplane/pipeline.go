@@ -16,6 +16,8 @@ import (
 //
 //	parse + hash → touch buckets → find candidates, touch entries → compare, decide, rewrite → outbox
 //
+// Where packets may open NAT flows, their replies' buckets are touched before the last stage.
+//
 // All of it belongs to the worker's goroutine. Nothing here allocates, locks, logs or calls the kernel.
 type pipeline struct {
 	mem    *Memory
@@ -38,6 +40,7 @@ type pipeline struct {
 	hash [MaxBurst]uint64
 	cand [MaxBurst]uint32
 	way  [MaxBurst]uint32 // slot of the backend that a packet of a known flow goes to
+	back [MaxBurst]uint64 // hashes of what may answer to new flows
 	sink uint64
 	seen flow.Entry // copy of a peer's flow
 
@@ -63,7 +66,11 @@ func (p *pipeline) burst(in int, frames []Frame) {
 		bytes += uint64(f.Len)
 		p.hash[i] = p.hasher.Parse(p.mem.Bytes(f), &p.pkt[i])
 	}
-	p.sink = p.flows.Candidates(p.hash[:len(frames)], p.cand[:])
+	unknown, sink := p.flows.Candidates(p.hash[:len(frames)], p.cand[:])
+	p.sink = sink
+	if unknown > 1 && p.snap.Translates() && p.flows.Large() {
+		p.sink += p.touchReplies(len(frames))
+	}
 	p.deliver(in, frames)
 	offheap.Add64(&p.count.Bursts, 1)
 	offheap.Add64(&p.count.RxPackets, uint64(len(frames)))

@@ -85,7 +85,7 @@ func BenchmarkFindBurst(b *testing.B) {
 			for j := range hash {
 				hash[j] = hashes[(i+j)*0x9e3779b1&(n-1)]
 			}
-			s := tab.Candidates(hash[:], cand[:])
+			_, s := tab.Candidates(hash[:], cand[:])
 			for j, c := range cand {
 				if k := (i + j) * 0x9e3779b1 & (n - 1); tab.Holds(c, &keys[k]) {
 					sink++

@@ -13,8 +13,8 @@ var usedLanes = [3]uint64{swarHigh, swarHigh, swarHigh & 0xffffffff}
 // Candidates finds for each hash the first entry whose fingerprint is the same, 0 where there
 // is none. It goes over the burst three times, so that its cache misses overlap: touch the buckets, compare the
 // fingerprints, touch the entries. Each time is a function of its own that calls nothing, so that its loop runs in
-// registers. What Candidates returns only keeps the loads alive.
-func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
+// registers. It returns for how many there is none; sink only keeps the loads alive.
+func (t *Table) Candidates(hashes []uint64, out []uint32) (unknown int, sink uint64) {
 	out = out[:len(hashes)]
 	sink = t.touchBuckets(hashes)
 	t.match(hashes, out)
@@ -26,7 +26,7 @@ func (t *Table) Candidates(hashes []uint64, out []uint32) (sink uint64) {
 			sink += t.touchVictims(hashes, out)
 		}
 	}
-	return sink
+	return unknown, sink
 }
 
 func (t *Table) touchBuckets(hashes []uint64) (sink uint64) {
@@ -66,24 +66,6 @@ func (t *Table) touchEntries(found []uint32) (sink uint64, unknown int) {
 		}
 	}
 	return sink, unknown
-}
-
-// touchVictims loads what Insert will look at when it has to make room for the flows that are not known.
-func (t *Table) touchVictims(hashes []uint64, found []uint32) (sink uint64) {
-	for i, h := range hashes {
-		if found[i] != 0 {
-			continue
-		}
-		b := &t.buckets[t.home(h)]
-		if cheap := b.cheap(); cheap != 0 {
-			sink += t.entries[b.idx[t.turn(cheap)]].Client.B
-			continue
-		}
-		for lane, k := range &b.idx {
-			sink += t.entries[k&-b.taken(lane)].Client.B
-		}
-	}
-	return sink
 }
 
 // Entries returns all entries by index, for At in a loop.

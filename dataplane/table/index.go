@@ -113,6 +113,7 @@ func (s *Snapshot) buildIndex() error {
 		}
 		if v.Mode == NAT {
 			s.replies.put(b.Addr, cellKey(b.Port, v.Proto), int32(i))
+			s.nat = true
 		}
 	}
 	return nil
@@ -167,6 +168,9 @@ func (s *Snapshot) buildOurs() {
 func (s *Snapshot) Replies(src packet.Addr, port uint16, proto uint8) bool {
 	return s.replies.get(src, cellKey(port, proto)) >= 0 || s.replies.get(src, cellKey(0, proto)) >= 0
 }
+
+// Translates reports whether there is a backend that is reached by NAT.
+func (s *Snapshot) Translates() bool { return s.nat }
 
 // Pick returns the Maglev table's backend for a flow's hash, or nil when none may take new
 // flows. The slot is (hash>>32)·len >> 32: a multiplication where a remainder would cost a division. A slot of a backend

@@ -183,6 +183,7 @@ type Snapshot struct {
 	index   index // services by address, port, protocol
 	vips    index // VIPs, whatever the port
 	replies index // NAT backends by address, port, protocol
+	nat     bool  // there are any
 	anyPort bool  // some service of one address has port 0
 
 	prefixes []prefixes // services of more than one address, longest prefix first

@@ -138,8 +138,8 @@ func (w *waiter) measure(ctx context.Context, c cores, r *perf.Run, round int) (
 	return nil
 }
 
-// onSchedule is how late a generator that keeps to its schedule may be at the end: it makes up for what it was held up for, but not at the
-// very end.
+// onSchedule is how late a generator that can keep to its schedule may be at the end of a trial. What held it up before, it has made up
+// for: that is in the latencies, as it is in the cable's.
 const onSchedule = 2 * time.Millisecond
 
 var quantiles = []struct {

@@ -27,7 +27,7 @@ const highest = -20
 
 // spinners are the threads that keep a processor of the Go runtime as long as an experiment lasts: the forwarder's, and the generator's,
 // which is in one system call for all of a trial. With too few processors, a worker that the runtime preempts, as it does each 10 ms,
-// waits until that call's is taken away.
+// waits until the runtime takes the generator's from it: up to 20 ms.
 const spinners = 2
 
 // claimCores moves this process to every allowed core but the last, which becomes the forwarder's own as it is a worker's by

@@ -74,7 +74,7 @@ func (b *bench) noLoss(ctx context.Context, e effort) (best float64, err error) 
 			return 0, err
 		}
 		if ok {
-			low, best = rate, offered
+			low, best = rate, max(best, offered)
 		} else {
 			high = rate
 		}

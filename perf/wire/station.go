@@ -91,8 +91,8 @@ type trial struct {
 // A mix puts frames of new clients between those of the flows: syns of each cycle frames.
 type mix struct{ syns, cycle uint32 }
 
-// others is the part of the frames that are of the flows.
-func (m mix) others() float64 { return 1 - float64(m.syns)/float64(m.cycle) }
+// established is the part of the frames that are of flows which are known.
+func (m mix) established() float64 { return 1 - float64(m.syns)/float64(m.cycle) }
 
 // An outcome is what became of a trial.
 type outcome struct {
@@ -132,7 +132,7 @@ const (
 	strictWait = 100 * time.Nanosecond
 
 	// fullFor is how long a queue that was full counts as full. A forwarder takes 10 to 20 frames of 256 from it in that time, and one that
-	// polls 64 at a time does not find it empty.
+	// takes up to 128 in a poll does not find it empty.
 	fullFor = 10 * time.Microsecond
 	// floodSlack is how late a flood's frames may be: it makes up for what the sink took of the core's time.
 	floodSlack = time.Millisecond

@@ -192,7 +192,7 @@ func (s *subject) measure(ctx context.Context, c cores, e effort, p polling, f f
 	}
 	f["established_forwarded"], f["established_offered"] = mixed.forwarded-mixed.strangersTaken, mixed.offered-mixed.strangersOffered
 	f["syn_forwarded"], f["syn_offered"] = mixed.strangersTaken, mixed.strangersOffered
-	f["established_made"] = mixed.made * flood.others()
+	f["established_made"] = mixed.made * flood.established() // a full queue counts frames of both as they would have come
 	if f["established_made"] > 0 {
 		f["established_of_made"] = f["established_forwarded"] / f["established_made"]
 	}
