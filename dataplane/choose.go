@@ -22,13 +22,19 @@ func (p *pipeline) martian(i int) bool {
 
 // choose picks the backend of a new flow, nil if there is none for it.
 func (p *pipeline) choose(svc *table.Service, in, i int) *table.Backend {
-	switch {
-	case svc.Persist != 0:
+	if svc.Persist != 0 {
 		return p.persistent(svc, in, i)
-	case svc.BySource:
-		return p.snap.Pick(svc, sourceHash(&p.hasher, svc, p.pkt[i].Src))
 	}
-	return p.snap.Pick(svc, p.hash[i])
+	return p.pick(svc, i)
+}
+
+// pick picks it where nothing is remembered of clients: by what spread would return, whose hash of the tuple is at hand.
+func (p *pipeline) pick(svc *table.Service, i int) *table.Backend {
+	h := p.hash[i]
+	if svc.BySource {
+		h = sourceHash(&p.hasher, svc, p.pkt[i].Src)
+	}
+	return p.snap.Pick(svc, h)
 }
 
 // touchReplies loads the buckets that the replies of the burst's new NAT flows will be found in. Which they are depends on the backends, which are
@@ -49,12 +55,8 @@ func (p *pipeline) touchReplies(packets int) (sink uint64) {
 		if svc.Mode != table.NAT || svc.Persist != 0 {
 			continue
 		}
-		h := p.hash[i]
-		if svc.BySource {
-			h = sourceHash(&p.hasher, svc, pkt.Src)
-		}
-		if be := p.snap.Pick(svc, h); be != nil {
-			p.back[n] = p.flows.ReplyHash(pkt.Src, pkt.Ports, pkt.Proto, be)
+		if be := p.pick(svc, i); be != nil {
+			p.back[n] = p.flows.ReplyTuple(pkt.Src, pkt.Ports, pkt.Proto, be)
 			n++
 		}
 	}

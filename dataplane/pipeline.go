@@ -68,7 +68,7 @@ func (p *pipeline) burst(in int, frames []Frame) {
 	}
 	unknown, sink := p.flows.Candidates(p.hash[:len(frames)], p.cand[:])
 	p.sink = sink
-	if unknown > 1 && p.snap.Translates() && p.flows.Large() {
+	if unknown > 1 && p.flows.LooksAhead() {
 		p.sink += p.touchReplies(len(frames))
 	}
 	p.deliver(in, frames)

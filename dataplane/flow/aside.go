@@ -50,5 +50,5 @@ func (t *Table) findAsideIn(b *bucket, h uint64, k *Key, be table.Ref) uint32 {
 }
 
 func (t *Table) asideHash(k *Key, be *table.Backend) uint64 {
-	return t.replyTuple(k.Client, k.Ports, packet.ProtoUDP, be)
+	return t.ReplyTuple(k.Client, k.Ports, packet.ProtoUDP, be)
 }

@@ -149,11 +149,11 @@ func backendPort(be *table.Backend, ports packet.Ports) uint16 {
 
 // Reply hashes the replies of a NAT flow as they will arrive.
 func (t *Table) replyHash(e *Entry, be *table.Backend) uint64 {
-	return t.replyTuple(e.Client, e.Ports, proto(e), be)
+	return t.ReplyTuple(e.Client, e.Ports, proto(e), be)
 }
 
-// replyTuple hashes what backend be answers to packets from client with these ports.
-func (t *Table) replyTuple(client packet.Addr, ports packet.Ports, proto uint8, be *table.Backend) uint64 {
+// ReplyTuple hashes what backend be answers to packets from client with these ports: LinkReply puts a flow under it.
+func (t *Table) ReplyTuple(client packet.Addr, ports packet.Ports, proto uint8, be *table.Backend) uint64 {
 	return t.hasher.Tuple(be.Addr, client, packet.MakePorts(backendPort(be, ports), ports.Src()), proto)
 }
 

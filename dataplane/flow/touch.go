@@ -1,20 +1,11 @@
 package flow
 
-import (
-	"xlvs/dataplane/packet"
-	"xlvs/dataplane/table"
-)
-
 // largeTable is how many buckets do not stay in the cache next to a core: 4 MiB of them.
 const largeTable = 1 << 16
 
-// Large reports whether it is worth while to load ahead what opening a flow will look at.
-func (t *Table) Large() bool { return len(t.buckets) >= largeTable }
-
-// ReplyHash is the hash that LinkReply puts a flow under.
-func (t *Table) ReplyHash(client packet.Addr, ports packet.Ports, proto uint8, be *table.Backend) uint64 {
-	return t.replyTuple(client, ports, proto, be)
-}
+// LooksAhead reports whether it is worth while to load ahead what opening a NAT flow will look at besides its own bucket: there may
+// be such flows, and it does not stay in the cache.
+func (t *Table) LooksAhead() bool { return len(t.buckets) >= largeTable && t.snap.Translates() }
 
 // TouchReplies loads the buckets that LinkReply will put flows into, and where one is full, the other that the flow may go to, so that the
 // cache misses of a burst overlap. The result only keeps the loads alive.
@@ -44,7 +35,7 @@ func (t *Table) touchVictims(hashes []uint64, found []uint32) (sink uint64) {
 			sink += t.entries[k&-b.taken(lane)].Client.B
 		}
 	}
-	if t.Large() && t.snap.Translates() {
+	if t.LooksAhead() {
 		sink += t.touchPartners(hashes, found)
 	}
 	return sink

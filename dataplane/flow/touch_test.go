@@ -5,7 +5,7 @@ import "testing"
 // What is loaded ahead is what is used then: the sums of the loads are those of the right buckets.
 func TestTouchesTheRightBuckets(t *testing.T) {
 	tab, keys, hashes, be := filled(t, 4*largeTable, true)
-	if !tab.Large() || !tab.snap.Translates() {
+	if !tab.LooksAhead() {
 		t.Fatal("not a large table of NAT flows")
 	}
 	for k, h := range hashes { // cheap ones are evicted first
@@ -23,7 +23,7 @@ func TestTouchesTheRightBuckets(t *testing.T) {
 	partners := 0
 	for k, h := range hashes[:10_000] {
 		e := tab.At(tab.Find(h, &keys[k]))
-		reply := tab.ReplyHash(e.Client, e.Ports, proto(e), be)
+		reply := tab.ReplyTuple(e.Client, e.Ports, proto(e), be)
 		if reply != tab.replyHash(e, be) {
 			t.Fatalf("flow %d: its reply's hash is not that of its link", k)
 		}
